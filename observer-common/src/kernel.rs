@@ -1,0 +1,209 @@
+//! What the agent and the kernel programs share beside the frames: offsets, map keys and values.
+
+use crate::{Inodes, assert_size};
+
+/// Declares [`Offsets`] together with the list of what each field is read from, so that neither can be
+/// forgotten: the agent resolves `path` in the running kernel's BTF and stores the sum of the offsets.
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $field:ident = $($path:literal)+;)+) => {
+        /// Byte offsets (and a few numbers) of the running kernel, set as a read-only global before load: the
+        /// verifier then sees constants, and `pointer + offset` is a direct, checked load.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct Offsets { $($(#[$doc])* pub $field: u64,)+ }
+
+        /// For each field of [`Offsets`], in order: its name, and the members whose offsets are added up
+        /// (`struct.member`), the size of a type (`sizeof struct`) or an enumerator (`enum name.enumerator`).
+        pub const OFFSET_SOURCES: &[(&str, &[&str])] = &[$((stringify!($field), &[$($path),+]),)+];
+    };
+}
+
+offsets! {
+    task_tgid = "task_struct.tgid";
+    task_pid = "task_struct.pid";
+    task_flags = "task_struct.flags";
+    task_exit_code = "task_struct.exit_code";
+    task_real_parent = "task_struct.real_parent";
+    task_group_leader = "task_struct.group_leader";
+    task_start = "task_struct.start_boottime";
+    task_cred = "task_struct.cred";
+    task_nsproxy = "task_struct.nsproxy";
+    task_thread_pid = "task_struct.thread_pid";
+    task_cgroups = "task_struct.cgroups";
+    task_fs = "task_struct.fs";
+    task_signal = "task_struct.signal";
+    task_mm = "task_struct.mm";
+    task_comm = "task_struct.comm";
+    signal_live = "signal_struct.live";
+    cred_uid = "cred.uid";
+    cred_gid = "cred.gid";
+    cred_user_ns = "cred.user_ns";
+    nsproxy_uts = "nsproxy.uts_ns";
+    nsproxy_ipc = "nsproxy.ipc_ns";
+    nsproxy_mnt = "nsproxy.mnt_ns";
+    nsproxy_pid_for_children = "nsproxy.pid_ns_for_children";
+    nsproxy_net = "nsproxy.net_ns";
+    nsproxy_time = "nsproxy.time_ns";
+    nsproxy_time_for_children = "nsproxy.time_ns_for_children";
+    nsproxy_cgroup = "nsproxy.cgroup_ns";
+    uts_inum = "uts_namespace.ns" "ns_common.inum";
+    ipc_inum = "ipc_namespace.ns" "ns_common.inum";
+    mnt_inum = "mnt_namespace.ns" "ns_common.inum";
+    pid_inum = "pid_namespace.ns" "ns_common.inum";
+    net_inum = "net.ns" "ns_common.inum";
+    time_inum = "time_namespace.ns" "ns_common.inum";
+    user_inum = "user_namespace.ns" "ns_common.inum";
+    cgroup_inum = "cgroup_namespace.ns" "ns_common.inum";
+    pid_level = "pid.level";
+    pid_numbers = "pid.numbers";
+    upid_nr = "upid.nr";
+    upid_ns = "upid.ns";
+    upid_size = "sizeof upid";
+    css_set_dfl = "css_set.dfl_cgrp";
+    css_set_subsys = "css_set.subsys";
+    pids_subsys = "enum cgroup_subsys_id.pids_cgrp_id";
+    memory_subsys = "enum cgroup_subsys_id.memory_cgrp_id";
+    css_cgroup = "cgroup_subsys_state.cgroup";
+    cgroup_parent_css = "cgroup.self" "cgroup_subsys_state.parent";
+    cgroup_kn = "cgroup.kn";
+    cgroup_root = "cgroup.root";
+    cgroup_level = "cgroup.level";
+    root_hierarchy = "cgroup_root.hierarchy_id";
+    kn_id = "kernfs_node.id";
+    fs_root_mnt = "fs_struct.root" "path.mnt";
+    fs_root_dentry = "fs_struct.root" "path.dentry";
+    vfsmount_root = "vfsmount.mnt_root";
+    vfsmount_sb = "vfsmount.mnt_sb";
+    /// Where in `struct mount` its `vfsmount` is: the way back from one to the other.
+    mount_vfsmount = "mount.mnt";
+    mount_ns = "mount.mnt_ns";
+    sb_dev = "super_block.s_dev";
+    dentry_inode = "dentry.d_inode";
+    inode_ino = "inode.i_ino";
+    mm_arg_start = "mm_struct.arg_start";
+    mm_arg_end = "mm_struct.arg_end";
+    bprm_filename = "linux_binprm.filename";
+    regs_di = "pt_regs.di";
+    regs_si = "pt_regs.si";
+}
+
+/// Names one cgroup for its lifetime: ids are unique per hierarchy only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CgroupKey {
+    pub hierarchy: u32,
+    pub reserved: u32,
+    pub id: u64,
+}
+
+/// A slot stands for one cgroup until userspace says which container it belongs to; numbers are never used
+/// again, so that a mark held by a process that outlives its container cannot be taken for another's.
+pub const SLOT_BITS: u32 = 48;
+pub const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+/// Kernel-made slots carry the CPU plus one above this bit; the agent's own carry [`SLOT_AGENT`].
+pub const SLOT_CPU_SHIFT: u32 = 36;
+pub const SLOT_AGENT: u64 = 0xfff << SLOT_CPU_SHIFT;
+
+/// Bits of a process's entry above the slot.
+pub mod mark {
+    use super::SLOT_BITS;
+    pub const ENTERING: u64 = 1 << SLOT_BITS;
+    pub const MOVED: u64 = 1 << (SLOT_BITS + 1);
+    /// Joined namespaces since its last fork or exec: the next one closes the set.
+    pub const JOINED: u64 = 1 << (SLOT_BITS + 2);
+}
+
+/// What userspace knows of a slot, for the kernel side's decisions.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SlotInfo {
+    /// A [`class`].
+    pub class: u32,
+    pub reserved: u32,
+    /// The first slot of the same container: cgroups of several hierarchies share it.
+    pub canonical: u64,
+}
+
+/// What a slot turned out to be. A slot without entry is not yet known.
+pub mod class {
+    pub const CONTAINER: u32 = 1;
+    /// A service, a slice, a user session: its tasks are the host's.
+    pub const HOST: u32 = 2;
+}
+
+/// The host as seen from pid 1, found by walking `real_parent` up from the agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    pub inodes: Inodes,
+    pub found: u32,
+    pub reserved: u32,
+    pub root: crate::Root,
+}
+
+/// A slot's share of the priority ring, by kind of event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BudgetKey {
+    pub slot: u64,
+    pub kind: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    pub window_ns: u64,
+    pub used: u64,
+    /// Events that found neither room in the priority ring nor in the ordinary one. Never falls.
+    pub displaced: u64,
+    pub last_ns: u64,
+    pub last_tgid: u32,
+    /// Bit per namespace (by index) that was the host's in the last displaced event.
+    pub host_mask: u32,
+    pub last_inodes: Inodes,
+}
+
+/// Events of one slot and kind that may use the priority ring in [`BUDGET_WINDOW_NS`].
+pub const BUDGET: u64 = 256;
+pub const BUDGET_WINDOW_NS: u64 = 100_000_000;
+
+/// Why an event did not reach the agent; index of the per-CPU counters, which never fall.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The ordinary ring was full.
+    RingFull = 0,
+    /// The priority ring was full, and so was the ordinary one.
+    PriorityFull = 1,
+    /// Another event was being written on this CPU (a program interrupted by another).
+    Nested = 2,
+    /// A table of the kernel side was full: the event was sent, a mark may be missing.
+    TableFull = 3,
+}
+
+pub const LOSSES: usize = 4;
+pub const ALL_LOSSES: [(Loss, &str); LOSSES] = [
+    (Loss::RingFull, "ring_full"),
+    (Loss::PriorityFull, "priority_ring_full"),
+    (Loss::Nested, "nested"),
+    (Loss::TableFull, "table_full"),
+];
+
+assert_size!(CgroupKey = 16, SlotInfo = 16, Host = 72, BudgetKey = 16, Budget = 80);
+
+#[cfg(feature = "user")]
+mod user {
+    // SAFETY: plain integers without padding that anyone could read uninitialised; any bit pattern is valid.
+    unsafe impl aya::Pod for super::Offsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::CgroupKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::SlotInfo {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Host {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::BudgetKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Budget {}
+}

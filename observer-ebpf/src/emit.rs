@@ -1,0 +1,347 @@
+//! From a scratch frame to a ring, and the counting of whatever does not get there.
+//!
+//! Two rings: ordinary events go to a large one that wakes its reader seldom; the few that decide about
+//! security go to a small one that wakes at once, within a budget per slot and kind, so that one container's
+//! flood cannot fill it. What is over the budget, or finds the small ring full, goes by the large one; only
+//! what finds room in neither is lost, and then counted, and kept as a state of its slot.
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, generated},
+    macros::map,
+    maps::{LruHashMap, PerCpuArray, RingBuf},
+};
+use observer_common::{
+    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, KINDS, Kind, LOSSES, Loss,
+    MAX_ANCESTORS, NAMESPACES, SLOT_MASK, flags, mark,
+};
+
+use crate::{
+    offsets::offset,
+    slots::Cgroup,
+    task::{self, Task},
+};
+
+/// Sized by the agent.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+/// Sized by the agent.
+#[map]
+static PRIORITY: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+/// Bytes in the ordinary ring at which its reader is woken; set by the agent, index 0.
+#[map]
+static WAKE_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES as u32, 0);
+/// Events submitted, by kind: what the agent must have seen.
+#[map]
+static SENT: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 0);
+#[map]
+static BUDGETS: LruHashMap<BudgetKey, Budget> = LruHashMap::with_max_entries(8192, 0);
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for the largest frame, and for the verifier's view of the bounds.
+pub const FRAME: usize = 2048;
+
+#[repr(C, align(8))]
+pub struct Scratch {
+    busy: u64,
+    /// v1 hierarchies of the pids and memory controllers, 0 if they are v2's: with the header's ids, the keys of
+    /// the task's cgroups.
+    pids_hierarchy: u32,
+    memory_hierarchy: u32,
+    bytes: [u8; FRAME + 1024],
+}
+
+#[inline(always)]
+fn add_one(counters: &PerCpuArray<u64>, index: u32) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
+        // SAFETY: this CPU's own counter.
+        unsafe { *counter += 1 }
+    }
+}
+
+#[inline(always)]
+pub fn count_loss(loss: Loss) {
+    add_one(&LOST, loss as u32);
+}
+
+/// A frame being written; given back when dropped.
+pub struct Frame(*mut Scratch);
+
+impl Drop for Frame {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: a map entry of this CPU.
+        unsafe { (&raw mut (*self.0).busy).write_volatile(0) }
+    }
+}
+
+impl Frame {
+    /// This CPU's scratch frame, unless a program that this one interrupted is writing it.
+    #[inline(always)]
+    pub fn take() -> Option<Frame> {
+        let scratch = SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: a map entry of this CPU; programs do not migrate while they run.
+        unsafe {
+            let busy = &raw mut (*scratch).busy;
+            if busy.read_volatile() != 0 {
+                count_loss(Loss::Nested);
+                return None;
+            }
+            busy.write_volatile(1);
+        }
+        Some(Frame(scratch))
+    }
+
+    #[inline(always)]
+    pub fn header(&self) -> *mut Header {
+        // SAFETY: inside the map entry.
+        unsafe { &raw mut (*self.0).bytes as *mut Header }
+    }
+
+    /// The place for a fixed payload.
+    #[inline(always)]
+    pub fn payload<T>(&self) -> *mut T {
+        self.at(size_of::<Header>()) as *mut T
+    }
+
+    /// The place `offset` bytes into the frame; the caller keeps it in bounds, the verifier checks.
+    #[inline(always)]
+    pub fn at(&self, offset: usize) -> *mut u8 {
+        // SAFETY: the verifier checks the bounds of what is written.
+        unsafe { (&raw mut (*self.0).bytes as *mut u8).add(offset) }
+    }
+
+    /// Fills the header for `task`, except `size`, `kind`, `flags` and `slot`. Returns the hash of its namespaces.
+    ///
+    /// A program does this before anything else: each load through a trusted pointer costs the verifier a search
+    /// through all the kernel's types (10 us and more), so these must lie on one path, in front of all branches.
+    #[inline(always)]
+    pub fn fill(&self, task: Task) -> u64 {
+        let header = self.header();
+        let (uid, gid) = task.ids();
+        let (v2, pids, memory) = (Cgroup::v2(task), Cgroup::pids(task), Cgroup::memory(task));
+        let (pids_hierarchy, memory_hierarchy) = (pids.hierarchy(), memory.hierarchy());
+        // SAFETY: `header` is a whole header inside this CPU's scratch.
+        unsafe {
+            (*header).version = ABI_VERSION;
+            (*header).time_ns = bpf_ktime_get_boot_ns();
+            (*header).cpu = bpf_get_smp_processor_id();
+            (*header).tgid = task.tgid();
+            (*header).tid = task.tid();
+            (*header).ppid = task.parent().tgid();
+            (*header).uid = uid;
+            (*header).gid = gid;
+            (*header).start_ns = task.start();
+            (*header).slot = 0;
+            (*header).cgroup_v2 = v2.id();
+            // All ones for a v1 hierarchy, none for v2, where the id would only repeat the one above.
+            (*header).cgroup_pids = pids.id() & v1_mask(pids_hierarchy);
+            (*header).cgroup_memory = memory.id() & v1_mask(memory_hierarchy);
+            (*self.0).pids_hierarchy = pids_hierarchy;
+            (*self.0).memory_hierarchy = memory_hierarchy;
+            task.comm(&raw mut (*header).comm);
+            let (hash, nr) = task.namespaces(&raw mut (*header).inodes);
+            (*header).ns_pid = nr;
+            hash
+        }
+    }
+
+    /// The keys of the cgroups in the header: v2, then the v1 hierarchies that every runtime uses.
+    #[inline(always)]
+    pub fn cgroups(&self) -> [CgroupKey; 3] {
+        let header = self.header();
+        // SAFETY: as in `fill`.
+        unsafe {
+            [
+                CgroupKey { hierarchy: 0, reserved: 0, id: (*header).cgroup_v2 },
+                CgroupKey { hierarchy: (*self.0).pids_hierarchy, reserved: 0, id: (*header).cgroup_pids },
+                CgroupKey { hierarchy: (*self.0).memory_hierarchy, reserved: 0, id: (*header).cgroup_memory },
+            ]
+        }
+    }
+
+    /// Notes in the header whose the task is.
+    #[inline(always)]
+    pub fn set_slot(&self, mark: u64) {
+        // SAFETY: as in `fill`.
+        unsafe { (*self.header()).slot = mark & SLOT_MASK }
+    }
+
+    /// Decides which ring the event goes by, and closes the fixed part of the frame: sets kind and flags and, for
+    /// the priority ring, writes the ancestors. Returns where further bytes go, and the ring.
+    #[inline(always)]
+    pub fn seal(&self, task: Task, kind: Kind, payload: usize, mark: u64, mut bits: u32, urgent: bool) -> Sealed {
+        if mark & mark::ENTERING != 0 {
+            bits |= flags::ENTERING;
+        }
+        if mark & mark::MOVED != 0 {
+            bits |= flags::MOVED;
+        }
+        let mut priority = false;
+        if urgent {
+            priority = self.within_budget(kind);
+            bits |= if priority { flags::PRIORITY } else { flags::DEMOTED };
+        }
+        let fixed = size_of::<Header>() + payload;
+        let mut end = fixed;
+        if priority {
+            bits |= flags::ANCESTORS;
+            // By helper: these loads lie behind branches, see `fill`. No stop at pid 1: the agent cuts there.
+            let mut up = task.0;
+            for i in 0..MAX_ANCESTORS {
+                // SAFETY: constant places inside the scratch; the helper checks what it reads.
+                unsafe {
+                    up = read(up, offset!(task_real_parent));
+                    let leader: *const u8 = read(up, offset!(task_group_leader));
+                    let entry = self.at(fixed + i * size_of::<Ancestor>()) as *mut Ancestor;
+                    (*entry).tgid = read(up, offset!(task_tgid));
+                    (*entry).reserved = 0;
+                    (*entry).start_ns = read(leader, offset!(task_start));
+                    (*entry).comm = read(leader, offset!(task_comm));
+                }
+            }
+            end += MAX_ANCESTORS * size_of::<Ancestor>();
+        }
+        let header = self.header();
+        // SAFETY: as in `fill`.
+        unsafe {
+            (*header).kind = kind as u16;
+            (*header).flags = bits;
+        }
+        Sealed { kind, priority, end }
+    }
+
+    /// Takes one event from the slot's share of the priority ring.
+    #[inline(always)]
+    fn within_budget(&self, kind: Kind) -> bool {
+        let Some(budget) = self.budget(kind) else { return false };
+        // SAFETY: a map entry; two CPUs may both reset the window, which errs towards the reader.
+        unsafe {
+            let now = (*self.header()).time_ns;
+            if now.wrapping_sub((*budget).window_ns) > BUDGET_WINDOW_NS {
+                (*budget).window_ns = now;
+                (*budget).used = 0;
+            }
+            (*budget).used += 1;
+            (*budget).used <= BUDGET
+        }
+    }
+
+    #[inline(always)]
+    fn budget(&self, kind: Kind) -> Option<*mut Budget> {
+        // SAFETY: as in `fill`.
+        let key = BudgetKey { slot: unsafe { (*self.header()).slot }, kind: kind as u32, reserved: 0 };
+        if let Some(budget) = BUDGETS.get_ptr_mut(key) {
+            return Some(budget);
+        }
+        let fresh = Budget {
+            window_ns: 0,
+            used: 0,
+            displaced: 0,
+            last_ns: 0,
+            last_tgid: 0,
+            host_mask: 0,
+            last_inodes: [0; NAMESPACES],
+        };
+        let _ = BUDGETS.insert(key, fresh, 0);
+        BUDGETS.get_ptr_mut(key)
+    }
+
+    /// Sends the first `size` bytes.
+    #[inline(always)]
+    pub fn send(&self, sealed: Sealed, size: usize) {
+        let header = self.header();
+        if size > FRAME {
+            count_loss(Loss::Nested);
+            return;
+        }
+        // SAFETY: the frame is initialised map memory at least that long; the rings are maps of this object.
+        unsafe {
+            (*header).size = size as u32;
+            if sealed.priority {
+                if output(&PRIORITY, header as *const u8, size, BPF_RB_FORCE_WAKEUP as u64) {
+                    add_one(&SENT, sealed.kind as u32);
+                    return;
+                }
+                (*header).flags = (*header).flags & !flags::PRIORITY | flags::DEMOTED;
+            }
+            let wake = match WAKE_AT.get(0) {
+                Some(at) if EVENTS.query(BPF_RB_AVAIL_DATA as u64) >= *at => BPF_RB_FORCE_WAKEUP,
+                _ => BPF_RB_NO_WAKEUP,
+            };
+            if output(&EVENTS, header as *const u8, size, wake as u64) {
+                add_one(&SENT, sealed.kind as u32);
+            } else if (*header).flags & flags::DEMOTED != 0 {
+                count_loss(Loss::PriorityFull);
+                self.keep_state(sealed.kind);
+            } else {
+                count_loss(Loss::RingFull);
+            }
+        }
+    }
+
+    /// An event that would have decided something found no room anywhere: its slot keeps what it showed.
+    #[inline(always)]
+    fn keep_state(&self, kind: Kind) {
+        let Some(budget) = self.budget(kind) else { return };
+        let header = self.header();
+        // SAFETY: a map entry and this CPU's scratch.
+        unsafe {
+            let mut same = 0u32;
+            if let Some(host) = task::host() {
+                for i in 0..NAMESPACES {
+                    // 1 if equal, without a branch: ten of them would be 1,024 paths to verify.
+                    let differs = (host.inodes[i] ^ (*header).inodes[i]) as u64;
+                    same |= (((differs.wrapping_sub(1) & !differs) >> 63) as u32) << i;
+                }
+            }
+            (*budget).displaced += 1;
+            (*budget).last_ns = (*header).time_ns;
+            (*budget).last_tgid = (*header).tgid;
+            (*budget).host_mask |= same;
+            (*budget).last_inodes = (*header).inodes;
+        }
+    }
+}
+
+/// All ones if the hierarchy is a v1 one, else zero; without a branch.
+#[inline(always)]
+fn v1_mask(hierarchy: u32) -> u64 {
+    (((hierarchy as i64).wrapping_neg()) >> 63) as u64
+}
+
+/// A field by helper; zeros where it cannot be read.
+#[inline(always)]
+unsafe fn read<T>(from: *const u8, at: usize) -> T {
+    let mut value = core::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: the destination is as long as said; the helper checks the source and zeroes on failure. Any bit
+    // pattern is a value of the integers and arrays read here.
+    unsafe {
+        generated::bpf_probe_read_kernel(
+            value.as_mut_ptr() as *mut _,
+            size_of::<T>() as u32,
+            from.wrapping_add(at) as *const _,
+        );
+        value.assume_init()
+    }
+}
+
+/// See [`Frame::seal`].
+#[derive(Clone, Copy)]
+pub struct Sealed {
+    kind: Kind,
+    priority: bool,
+    /// Where the bytes behind the fixed part begin.
+    pub end: usize,
+}
+
+/// # Safety
+/// `from` is map memory of at least `size` initialised bytes.
+#[inline(always)]
+unsafe fn output(ring: &'static RingBuf, from: *const u8, size: usize, wake: u64) -> bool {
+    // SAFETY: by the caller's word; `RingBuf` is a transparent map definition.
+    unsafe { generated::bpf_ringbuf_output(ring as *const RingBuf as *mut _, from as *mut _, size as u64, wake) == 0 }
+}

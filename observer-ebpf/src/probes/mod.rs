@@ -1,0 +1,6 @@
+//! The programs, one file per topic. Which of them run, and where, is the agent's attach table.
+
+mod cgroup;
+mod namespace;
+mod process;
+mod root;

@@ -1,0 +1,156 @@
+//! setns, unshare, and clone or clone3 when they were refused new namespaces.
+//!
+//! Attached to `syscalls:sys_exit_NAME`: the cheapest place that sees the result, with the arguments still in
+//! the saved registers. These tracepoints do not see 32-bit calls (int 0x80): what such a call changed shows at
+//! the task's next fork, exec, exit or sweep as a tuple that nothing explains.
+
+use aya_ebpf::{
+    helpers::{bpf_probe_read_user, generated},
+    macros::tracepoint,
+    programs::TracePointContext,
+};
+use observer_common::{Kind, NS_USER, SLOT_MASK, Syscall, flags, mark};
+
+use crate::{
+    debug_log,
+    emit::Frame,
+    offsets::{load, offset},
+    slots,
+    task::{self, Task},
+};
+
+const EPERM: i64 = -1;
+const EACCES: i64 = -13;
+/// CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET} of include/uapi/linux/sched.h.
+const CLONE_NEW: u64 = 0x7e02_0000;
+/// CLONE_NEWTIME: clone3 only, the bit is part of clone's signal number.
+const CLONE_NEWTIME: u64 = 0x80;
+
+/// What a sys_exit tracepoint gives: the call's number, its result, its first two arguments.
+#[inline(always)]
+pub fn finished_call(ctx: &TracePointContext, task: Task) -> Option<Syscall> {
+    // SAFETY: the layout of every sys_exit_NAME tracepoint: int __syscall_nr at 8, long ret at 16 (its format
+    // file); the registers are the task's own.
+    unsafe {
+        let nr = ctx.read_at::<u32>(8).ok()?;
+        let ret = ctx.read_at::<i64>(16).ok()?;
+        let regs = generated::bpf_task_pt_regs(task.0 as *mut _) as *const u8;
+        Some(Syscall { nr, reserved: 0, ret, args: [load(regs, offset!(regs_di)), load(regs, offset!(regs_si))] })
+    }
+}
+
+#[inline(always)]
+pub fn was_refused(call: &Syscall) -> bool {
+    call.ret == EPERM || call.ret == EACCES
+}
+
+#[tracepoint]
+pub fn exit_setns(ctx: TracePointContext) -> u32 {
+    let task = Task::current();
+    if let Some(call) = finished_call(&ctx, task) {
+        debug_log!(&ctx, "setns {} -> {}", task.tgid(), call.ret);
+        changed_namespaces(task, Kind::Setns, call);
+    }
+    0
+}
+
+#[tracepoint]
+pub fn exit_unshare(ctx: TracePointContext) -> u32 {
+    let task = Task::current();
+    if let Some(call) = finished_call(&ctx, task) {
+        if call.args[0] == 0 && task::host().is_none() {
+            // The agent's own call at start; see `task::find_host`.
+            task::find_host();
+        }
+        changed_namespaces(task, Kind::Unshare, call);
+    }
+    0
+}
+
+#[inline(always)]
+fn changed_namespaces(task: Task, kind: Kind, call: Syscall) {
+    let Some(frame) = Frame::take() else { return };
+    let (tgid, tid) = (task.tgid(), task.tid());
+    let now = frame.fill(task);
+    let (stored, mut mark) = task::mark_of_frame(&frame, tgid);
+    let before = task::last_tuple(tid);
+    let done = call.ret >= 0;
+    let mut bits = 0;
+    if before == 0 {
+        bits |= flags::FIRST_SIGHT;
+    } else if before != now {
+        bits |= flags::CHANGED;
+    }
+    if before != now {
+        task::set_last_tuple(tid, now);
+    }
+    if done {
+        bits |= flags::EXPLAINED;
+        if mark & SLOT_MASK == 0 {
+            if before != now {
+                mark |= mark::ENTERING;
+            }
+        } else if matches!(kind, Kind::Setns) && mark & mark::ENTERING == 0 {
+            mark |= mark::JOINED;
+        }
+        if matches!(kind, Kind::Unshare) && before != now {
+            // SAFETY: this CPU's scratch.
+            let user = unsafe { (*frame.header()).inodes[NS_USER] };
+            if task::host().is_some_and(|host| host.inodes[NS_USER] != user) && call.args[0] & 0x1000_0000 != 0 {
+                slots::forget_namespace(user);
+            }
+        }
+    }
+    if mark != stored {
+        task::set_mark(tgid, mark);
+    }
+    let urgent = mark & SLOT_MASK != 0
+        && (done && bits & (flags::CHANGED | flags::FIRST_SIGHT) != 0 || was_refused(&call));
+    send(&frame, task, kind, call, mark, bits, urgent);
+}
+
+#[inline(always)]
+fn send(frame: &Frame, task: Task, kind: Kind, call: Syscall, mark: u64, bits: u32, urgent: bool) {
+    // SAFETY: in the scratch.
+    unsafe { *frame.payload::<Syscall>() = call };
+    let sealed = frame.seal(task, kind, size_of::<Syscall>(), mark, bits, urgent);
+    frame.send(sealed, sealed.end);
+}
+
+#[tracepoint]
+pub fn exit_clone(ctx: TracePointContext) -> u32 {
+    let task = Task::current();
+    if let Some(call) = finished_call(&ctx, task)
+        && call.ret < 0
+        && call.args[0] & CLONE_NEW != 0
+    {
+        refused_clone(task, call);
+    }
+    0
+}
+
+#[tracepoint]
+pub fn exit_clone3(ctx: TracePointContext) -> u32 {
+    let task = Task::current();
+    if let Some(mut call) = finished_call(&ctx, task)
+        && call.ret < 0
+    {
+        // SAFETY: the helper checks the address; flags are the first member of struct clone_args.
+        let asked = unsafe { bpf_probe_read_user(call.args[0] as *const u64) }.unwrap_or(0);
+        if asked & (CLONE_NEW | CLONE_NEWTIME) != 0 {
+            call.args[0] = asked;
+            refused_clone(task, call);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn refused_clone(task: Task, call: Syscall) {
+    let Some(frame) = Frame::take() else { return };
+    let tgid = task.tgid();
+    frame.fill(task);
+    let (_, mark) = task::mark_of_frame(&frame, tgid);
+    let urgent = mark & SLOT_MASK != 0 && was_refused(&call);
+    send(&frame, task, Kind::Clone, call, mark, 0, urgent);
+}

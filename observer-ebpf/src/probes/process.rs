@@ -1,0 +1,284 @@
+//! sched_process_fork, sched_process_exec, sched_process_exit: marks are inherited, judged and taken back.
+
+use aya_ebpf::{
+    helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use observer_common::{
+    Exec, Exit, Fork, Kind, MAX_ARGS, MAX_FILENAME, NS_MNT, NS_PID, NS_USER, SLOT_MASK, flags, mark,
+};
+
+use crate::{
+    debug_log,
+    emit::Frame,
+    offsets::{follow, load, offset},
+    probes::cgroup,
+    slots,
+    task::{self, Task},
+};
+
+/// A thread's namespaces are not those last seen, and no call that is watched said so: report it as of now.
+#[inline(always)]
+pub fn report_drift(frame: &Frame, task: Task, mark: u64) {
+    let sealed = frame.seal(task, Kind::Drift, 0, mark, flags::CHANGED, mark & SLOT_MASK != 0);
+    frame.send(sealed, sealed.end);
+}
+
+/// `sched_process_fork(parent, child)`: the child is complete, and has not yet run.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
+    let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
+    if !child.is_kernel_thread() {
+        fork(parent, child);
+        debug_log!(&ctx, "fork {} -> {}", parent.tgid(), child.tgid());
+    }
+    0
+}
+
+#[inline(always)]
+fn fork(parent: Task, child: Task) {
+    let Some(frame) = Frame::take() else { return };
+    let payload = frame.payload::<Fork>();
+    let header = frame.header();
+    let (parent_tgid, parent_tid) = (parent.tgid(), parent.tid());
+    let (tgid, tid) = (child.tgid(), child.tid());
+    // All the loads first, see `Frame::fill`: the parent, its part put aside, then the child.
+    let now = frame.fill(parent);
+    // SAFETY: both places lie in the scratch, apart from each other.
+    unsafe {
+        (*payload).parent_tgid = parent_tgid;
+        (*payload).parent_tid = parent_tid;
+        (*payload).parent_start_ns = (*header).start_ns;
+        (*payload).parent_cgroup_v2 = (*header).cgroup_v2;
+        (*payload).parent_inodes = (*header).inodes;
+    }
+    let hash = frame.fill(child);
+
+    let before = task::last_tuple(parent_tid);
+    if before != now {
+        task::set_last_tuple(parent_tid, now);
+    }
+    task::set_last_tuple(tid, hash);
+    let own = task::mark(parent_tgid);
+    // Where the parent has no mark (it is older than the agent), its child's cgroups may say whose it is.
+    let by_cgroup = if own & SLOT_MASK == 0 { slots::of_frame(&frame) } else { 0 };
+    // SAFETY: this CPU's scratch.
+    let same_cgroup = unsafe { (*payload).parent_cgroup_v2 == (*header).cgroup_v2 };
+    let mut mark = own & !mark::JOINED;
+    let changed = hash != now;
+    // The parent's namespaces changed behind our back.
+    let drifted = before != 0 && before != now;
+    if changed {
+        forget_reused(&frame);
+    }
+    let joined = own & mark::JOINED != 0;
+    if joined {
+        task::set_mark(parent_tgid, own & !mark::JOINED);
+    }
+    // A thread shares its process's mark; it is worth an event only if its namespaces are its own.
+    let is_process = tgid == tid;
+    if is_process || changed || drifted {
+        let mut escaped = false;
+        if is_process {
+            if by_cgroup != 0 {
+                mark |= by_cgroup;
+                if same_cgroup {
+                    task::set_mark(parent_tgid, mark);
+                } else {
+                    // Born on the host into a container's cgroup (CLONE_INTO_CGROUP).
+                    mark |= mark::ENTERING;
+                }
+            } else if mark & SLOT_MASK == 0 && changed {
+                // Born on the host into namespaces of its own.
+                mark |= mark::ENTERING;
+            }
+            if !same_cgroup && mark & SLOT_MASK != 0 && mark & mark::ENTERING == 0 {
+                let slot = slots::of_cgroup(frame.cgroups()[0]);
+                escaped = slot == 0 || slots::canonical(slot) != slots::canonical(mark & SLOT_MASK);
+                if escaped {
+                    mark |= mark::MOVED;
+                }
+            }
+            task::set_mark(tgid, mark);
+        }
+        frame.set_slot(mark);
+        let mut bits = if changed { flags::CHANGED | flags::EXPLAINED } else { 0 };
+        if drifted {
+            bits |= flags::PARENT_CHANGED;
+        }
+        let urgent = mark & SLOT_MASK != 0 && (changed || drifted) || joined || escaped;
+        let sealed = frame.seal(child, Kind::Fork, size_of::<Fork>(), mark, bits, urgent);
+        frame.send(sealed, sealed.end);
+        if escaped {
+            cgroup::report_clone(&frame, child, mark);
+        }
+    }
+}
+
+/// New pid or user namespaces: whatever container had their inode numbers before is gone. The frame is a Fork's.
+#[inline(always)]
+fn forget_reused(frame: &Frame) {
+    let (header, payload) = (frame.header(), frame.payload::<Fork>());
+    // SAFETY: this CPU's scratch.
+    unsafe {
+        if (*header).ns_pid == 1 {
+            slots::forget_namespace((*header).inodes[NS_PID]);
+        }
+        if (*header).inodes[NS_USER] != (*payload).parent_inodes[NS_USER] {
+            slots::forget_namespace((*header).inodes[NS_USER]);
+        }
+    }
+}
+
+/// `sched_process_exec(task, old_pid, bprm)`: the new image is in place.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+    let task = Task(ctx.arg(0));
+    let old_tid: u32 = ctx.arg(1);
+    let bprm: *const u8 = ctx.arg(2);
+    exec(task, old_tid, bprm);
+    debug_log!(&ctx, "exec {}", task.tgid());
+    0
+}
+
+#[inline(always)]
+fn exec(task: Task, old_tid: u32, bprm: *const u8) {
+    let Some(frame) = Frame::take() else { return };
+    let header = frame.header();
+    let (tgid, tid) = (task.tgid(), task.tid());
+    let now = frame.fill(task);
+    // SAFETY: typed members of bprm and mm.
+    let (name, start, end) = unsafe {
+        let mm = follow(task.0, offset!(task_mm));
+        (
+            follow(bprm, offset!(bprm_filename)),
+            load::<u64>(mm, offset!(mm_arg_start)),
+            load::<u64>(mm, offset!(mm_arg_end)),
+        )
+    };
+    let before = task::last_tuple(old_tid);
+    if old_tid != tid {
+        // Another thread than the leader called execve: it now has the leader's id, its own is free.
+        task::set_last_tuple(old_tid, 0);
+    }
+    task::set_last_tuple(tid, now);
+    let (stored, mut mark) = task::mark_of_frame(&frame, tgid);
+    let mut bits = 0;
+    if before == 0 {
+        bits |= flags::FIRST_SIGHT;
+    } else if before != now {
+        bits |= flags::CHANGED;
+    }
+    if mark & mark::ENTERING != 0 {
+        // SAFETY: this CPU's scratch.
+        let mnt = unsafe { (*header).inodes[NS_MNT] };
+        let in_place = mark & SLOT_MASK == 0 || task::host().is_none_or(|host| host.inodes[NS_MNT] != mnt);
+        if in_place {
+            mark &= !mark::ENTERING;
+            bits |= flags::JUDGE;
+        }
+    }
+    if mark & SLOT_MASK == 0 {
+        // SAFETY: as above.
+        let slot = slots::of_namespaces(unsafe { &raw const (*header).inodes });
+        if slot != 0 {
+            mark |= slot;
+            bits |= flags::JUDGE;
+        }
+    }
+    let joined = mark & mark::JOINED != 0;
+    mark &= !mark::JOINED;
+    if mark != stored {
+        task::set_mark(tgid, mark);
+    }
+    let slot = mark & SLOT_MASK;
+    frame.set_slot(mark);
+    let urgent = joined
+        || bits & flags::JUDGE != 0
+        || slot != 0 && bits & (flags::CHANGED | flags::FIRST_SIGHT) != 0;
+    let sealed = frame.seal(task, Kind::Exec, size_of::<Exec>(), mark, bits, urgent);
+
+    // SAFETY: the helpers check what they read and write at most the given size, which the scratch has behind
+    // `sealed.end` (at most 144 + 16 + 256).
+    unsafe {
+        let payload = frame.payload::<Exec>();
+        let got = bpf_probe_read_kernel_str(frame.at(sealed.end) as *mut _, MAX_FILENAME as u32, name as *const _);
+        // The length counts the NUL.
+        let name_len = if got > 1 && got <= MAX_FILENAME as i64 { got as usize - 1 } else { 0 };
+        let total = end.wrapping_sub(start);
+        let mut args_len = if total > MAX_ARGS as u64 { MAX_ARGS } else { total as usize };
+        let at = sealed.end + name_len;
+        if bpf_probe_read_user(frame.at(at) as *mut _, args_len as u32, start as *const _) != 0 {
+            args_len = 0;
+        }
+        (*payload).old_tid = old_tid;
+        (*payload).filename_len = name_len as u32;
+        (*payload).args_len = args_len as u32;
+        (*payload).args_total = total as u32;
+        if args_len < total as usize {
+            (*header).flags |= flags::TRUNCATED;
+        }
+        frame.send(sealed, at + args_len);
+    }
+}
+
+/// `sched_process_exit(task)`, for every thread; namespaces are still there.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
+    let task = Task(ctx.arg(0));
+    if !task.is_kernel_thread() {
+        exit(task);
+    }
+    0
+}
+
+#[inline(always)]
+fn exit(task: Task) {
+    let (tgid, tid) = (task.tgid(), task.tid());
+    let (last, status) = (task.is_last(), task.exit_code());
+    let before = task::last_tuple(tid);
+    if !last && before == 0 {
+        // One thread of several, never seen before: nothing to take back, nothing to say.
+        return;
+    }
+    let Some(frame) = Frame::take() else {
+        take_back(tgid, tid, last);
+        return;
+    };
+    let now = frame.fill(task);
+    let (_, mark) = task::mark_of_frame(&frame, tgid);
+    take_back(tgid, tid, last);
+    let changed = before != 0 && before != now;
+    if !last {
+        // Another thread goes on: nothing to say unless this one takes a change with it.
+        if changed {
+            report_drift(&frame, task, mark);
+        }
+        return;
+    }
+    let header = frame.header();
+    // SAFETY: this CPU's scratch.
+    unsafe {
+        if (*header).ns_pid == 1 {
+            // The namespace's init: without it the pid namespace is dead.
+            slots::forget_namespace((*header).inodes[NS_PID]);
+        }
+        let payload = frame.payload::<Exit>();
+        (*payload).status = status;
+        (*payload).reserved = 0;
+    }
+    let bits = if changed { flags::CHANGED } else { 0 };
+    let urgent = mark & SLOT_MASK != 0 && changed || mark & mark::JOINED != 0;
+    let sealed = frame.seal(task, Kind::Exit, size_of::<Exit>(), mark, bits, urgent);
+    frame.send(sealed, sealed.end);
+}
+
+/// The ids are free for others from here on.
+#[inline(always)]
+fn take_back(tgid: u32, tid: u32, last: bool) {
+    task::set_last_tuple(tid, 0);
+    if last {
+        task::set_mark(tgid, 0);
+    }
+}

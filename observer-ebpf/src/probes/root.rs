@@ -1,0 +1,51 @@
+//! chroot and pivot_root: where a task's root directory is afterwards.
+
+use aya_ebpf::{
+    helpers::generated::bpf_probe_read_user_str, macros::tracepoint, programs::TracePointContext,
+};
+use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, flags, mark};
+
+use crate::{
+    emit::Frame,
+    probes::namespace,
+    task::{self, Task},
+};
+
+#[tracepoint]
+pub fn exit_chroot(ctx: TracePointContext) -> u32 {
+    changed_root(&ctx, Kind::Chroot);
+    0
+}
+
+#[tracepoint]
+pub fn exit_pivot_root(ctx: TracePointContext) -> u32 {
+    changed_root(&ctx, Kind::PivotRoot);
+    0
+}
+
+#[inline(always)]
+fn changed_root(ctx: &TracePointContext, kind: Kind) {
+    let task = Task::current();
+    let Some(call) = namespace::finished_call(ctx, task) else { return };
+    let Some(frame) = Frame::take() else { return };
+    let (tgid, root) = (task.tgid(), task.root());
+    frame.fill(task);
+    let (_, mark) = task::mark_of_frame(&frame, tgid);
+    let payload = frame.payload::<RootChange>();
+    let done = call.ret >= 0;
+    let path = call.args[0];
+    let urgent =
+        mark & SLOT_MASK != 0 && mark & mark::ENTERING == 0 && (done || namespace::was_refused(&call));
+    // SAFETY: in the scratch; the path is read at exit, for display only: another thread may have changed it.
+    unsafe {
+        (*payload).call = call;
+        (*payload).root = root;
+        (*payload).reserved = 0;
+        let bits = if done { flags::EXPLAINED } else { 0 };
+        let sealed = frame.seal(task, kind, size_of::<RootChange>(), mark, bits, urgent);
+        let got = bpf_probe_read_user_str(frame.at(sealed.end) as *mut _, MAX_PATH as u32, path as *const _);
+        let len = if got > 1 && got <= MAX_PATH as i64 { got as usize - 1 } else { 0 };
+        (*payload).path_len = len as u32;
+        frame.send(sealed, sealed.end + len);
+    }
+}

@@ -1,0 +1,223 @@
+//! Slots: which cgroup belongs to which container, known in the kernel before userspace has heard of it.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id},
+    macros::map,
+    maps::{HashMap, PerCpuArray},
+};
+use observer_common::{CgroupKey, Inodes, Loss, NS_MNT, NS_PID, NS_USER, SLOT_CPU_SHIFT, SLOT_MASK, SlotInfo, class};
+
+use crate::{
+    emit::{self, Frame},
+    offsets::{follow, load, offset},
+    task::{self, Task},
+};
+
+/// Every cgroup seen, by hierarchy and id, with its slot.
+#[map]
+static CGROUPS: HashMap<CgroupKey, u64> = HashMap::with_max_entries(65536, 0);
+
+/// What userspace found a slot to be; written by the agent only.
+#[map]
+static SLOTS: HashMap<u64, SlotInfo> = HashMap::with_max_entries(65536, 0);
+
+/// Slots of namespaces that are a container without a cgroup, by the inode of the pid (else user) namespace.
+#[map]
+static NAMESPACES: HashMap<u32, u64> = HashMap::with_max_entries(16384, 0);
+
+/// Slots handed out on this CPU. Counted per CPU so that no atomic read-modify-write is needed (5.10 has none).
+#[map]
+static NEXT_SLOT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// A number never used before.
+#[inline(always)]
+fn new_slot() -> u64 {
+    let Some(next) = NEXT_SLOT.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own entry.
+    let number = unsafe {
+        *next += 1;
+        *next
+    };
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u64;
+    ((cpu + 1) & 0x7ff) << SLOT_CPU_SHIFT | number & ((1 << SLOT_CPU_SHIFT) - 1)
+}
+
+#[inline(always)]
+fn info(slot: u64) -> Option<&'static SlotInfo> {
+    // SAFETY: entries are written by the agent, whole, and only their class and canonical slot are read.
+    unsafe { SLOTS.get(slot) }
+}
+
+#[inline(always)]
+pub fn is_host(slot: u64) -> bool {
+    slot != 0 && info(slot).is_some_and(|info| info.class == class::HOST)
+}
+
+#[inline(always)]
+fn is_container(slot: u64) -> bool {
+    slot != 0 && info(slot).is_some_and(|info| info.class == class::CONTAINER)
+}
+
+/// The container's first slot, where userspace has told that several belong together.
+#[inline(always)]
+pub fn canonical(slot: u64) -> u64 {
+    match info(slot) {
+        Some(info) if info.canonical != 0 => info.canonical,
+        _ => slot,
+    }
+}
+
+/// A pointer to a cgroup that the verifier knows as one.
+#[derive(Clone, Copy)]
+pub struct Cgroup(pub *const u8);
+
+impl Cgroup {
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        // SAFETY: cgroup.kn points to a kernfs_node, whose id is a u64.
+        unsafe { load(follow(self.0, offset!(cgroup_kn)), offset!(kn_id)) }
+    }
+    #[inline(always)]
+    pub fn hierarchy(self) -> u32 {
+        // SAFETY: cgroup.root points to a cgroup_root, whose hierarchy_id is an int.
+        unsafe { load(follow(self.0, offset!(cgroup_root)), offset!(root_hierarchy)) }
+    }
+    #[inline(always)]
+    pub fn level(self) -> u32 {
+        // SAFETY: cgroup.level is an int.
+        unsafe { load(self.0, offset!(cgroup_level)) }
+    }
+    #[inline(always)]
+    pub fn key(self) -> CgroupKey {
+        CgroupKey { hierarchy: self.hierarchy(), reserved: 0, id: self.id() }
+    }
+    #[inline(always)]
+    pub fn parent(self) -> Cgroup {
+        // SAFETY: cgroup.self is a cgroup_subsys_state, whose parent points to one, whose cgroup points to a cgroup.
+        Cgroup(unsafe { follow(follow(self.0, offset!(cgroup_parent_css)), offset!(css_cgroup)) })
+    }
+    /// The v2 cgroup of a task.
+    #[inline(always)]
+    pub fn v2(task: Task) -> Cgroup {
+        // SAFETY: task_struct.cgroups points to a css_set, whose dfl_cgrp points to a cgroup.
+        Cgroup(unsafe { follow(follow(task.0, offset!(task_cgroups)), offset!(css_set_dfl)) })
+    }
+    #[inline(always)]
+    fn controlled(task: Task, subsys: usize) -> Cgroup {
+        // SAFETY: css_set.subsys is an array of pointers; the index is a constant to the verifier.
+        Cgroup(unsafe {
+            let css = follow(follow(task.0, offset!(task_cgroups)), offset!(css_set_subsys) + subsys * 8);
+            follow(css, offset!(css_cgroup))
+        })
+    }
+    /// The cgroup that the pids controller has the task in: of a v1 hierarchy or of v2.
+    #[inline(always)]
+    pub fn pids(task: Task) -> Cgroup {
+        Self::controlled(task, offset!(pids_subsys))
+    }
+    #[inline(always)]
+    pub fn memory(task: Task) -> Cgroup {
+        Self::controlled(task, offset!(memory_subsys))
+    }
+}
+
+#[inline(always)]
+fn slot_of(key: CgroupKey) -> u64 {
+    // SAFETY: values are single words.
+    unsafe { CGROUPS.get(key) }.copied().unwrap_or(0)
+}
+
+/// A cgroup's slot, 0 for none or the host's.
+#[inline(always)]
+pub fn of_cgroup(key: CgroupKey) -> u64 {
+    let slot = slot_of(key);
+    if is_host(slot) { 0 } else { slot }
+}
+
+/// The slot of the cgroups that the frame's task is in, the first that has one.
+#[inline(always)]
+pub fn of_frame(frame: &Frame) -> u64 {
+    let [v2, pids, memory] = frame.cgroups();
+    let slot = of_cgroup(v2);
+    if slot != 0 {
+        return slot;
+    }
+    let slot = of_cgroup(pids);
+    if slot != 0 {
+        return slot;
+    }
+    of_cgroup(memory)
+}
+
+/// Gives a new cgroup its slot: its parent's if that belongs to a container, or if the maker itself carries it
+/// (the container may be so new that userspace has not yet named it); else a new one.
+#[inline(always)]
+pub fn adopt(key: CgroupKey, parent: CgroupKey) -> u64 {
+    let above = slot_of(parent);
+    let inherited = above != 0 && !is_host(above) && {
+        let maker = task::mark((bpf_get_current_pid_tgid() >> 32) as u32) & SLOT_MASK;
+        is_container(above) || maker != 0 && canonical(maker) == canonical(above)
+    };
+    let slot = if inherited { above } else { new_slot() };
+    match CGROUPS.insert(key, slot, BPF_NOEXIST as u64) {
+        Ok(()) => slot,
+        // The agent's walk of the hierarchies came first.
+        Err(-17) => slot_of(key),
+        Err(_) => {
+            emit::count_loss(Loss::TableFull);
+            slot
+        }
+    }
+}
+
+/// Forgets a removed cgroup; returns the slot it had.
+#[inline(always)]
+pub fn forget(key: CgroupKey) -> u64 {
+    let slot = slot_of(key);
+    let _ = CGROUPS.remove(key);
+    slot
+}
+
+/// True if such namespaces make a container although no cgroup says so: a pid namespace of its own, or a user
+/// and a mount namespace. (A service with PrivateTmp has only the latter.)
+#[inline(always)]
+fn is_own_world(inodes: *const Inodes) -> Option<u32> {
+    let host = task::host()?;
+    // SAFETY: the caller's tuple lies in a scratch frame.
+    let (pid, user, mnt) = unsafe { ((*inodes)[NS_PID], (*inodes)[NS_USER], (*inodes)[NS_MNT]) };
+    if pid != 0 && pid != host.inodes[NS_PID] {
+        Some(pid)
+    } else if user != host.inodes[NS_USER] && mnt != host.inodes[NS_MNT] && user != 0 && mnt != 0 {
+        Some(user)
+    } else {
+        None
+    }
+}
+
+/// The slot of the container that these namespaces are, made if it is new; 0 if they are none.
+#[inline(always)]
+pub fn of_namespaces(inodes: *const Inodes) -> u64 {
+    let Some(key) = is_own_world(inodes) else { return 0 };
+    // SAFETY: values are single words.
+    if let Some(slot) = unsafe { NAMESPACES.get(key) } {
+        return *slot;
+    }
+    let slot = new_slot();
+    match NAMESPACES.insert(key, slot, BPF_NOEXIST as u64) {
+        Ok(()) => slot,
+        // SAFETY: values are single words.
+        Err(-17) => unsafe { NAMESPACES.get(key) }.copied().unwrap_or(slot),
+        Err(_) => {
+            emit::count_loss(Loss::TableFull);
+            slot
+        }
+    }
+}
+
+/// A pid or user namespace was just made: whatever had its inode number before is gone.
+#[inline(always)]
+pub fn forget_namespace(inode: u32) {
+    let _ = NAMESPACES.remove(inode);
+}

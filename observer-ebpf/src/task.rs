@@ -1,0 +1,222 @@
+//! What a task is: its ids, its namespaces, its root, and the marks kept for it.
+
+use aya_ebpf::{
+    helpers::{bpf_probe_read_kernel, generated},
+    macros::map,
+    maps::Array,
+};
+use observer_common::{Host, Inodes, Root, SLOT_MASK, tuple_hash};
+
+use crate::{
+    emit::Frame,
+    offsets::{follow, load, offset},
+    slots,
+};
+
+/// For each process, by thread group id: its container slot and `observer_common::mark` bits. One entry per
+/// *process*, because a container is entered by processes: threads share it, an exec by a thread other than the
+/// leader cannot lose it (the thread group id stays), and moving a whole process needs no walk over its
+/// threads. Sized to pid_max by the agent.
+#[map]
+static TASKS: Array<u64> = Array::with_max_entries(1 << 15, 0);
+
+/// For each thread, by thread id: `tuple_hash` of its namespaces when last seen; 0 = not yet. Namespaces are
+/// per thread. Sized to pid_max by the agent.
+#[map]
+static TUPLES: Array<u64> = Array::with_max_entries(1 << 15, 0);
+
+/// The host's namespaces and root; one entry.
+#[map]
+static HOST: Array<Host> = Array::with_max_entries(1, 0);
+
+/// A pointer to a task_struct that the verifier knows as one.
+#[derive(Clone, Copy)]
+pub struct Task(pub *const u8);
+
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+impl Task {
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: the helper has no preconditions.
+        Task(unsafe { generated::bpf_get_current_task_btf() } as *const u8)
+    }
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        // SAFETY: task_struct.tgid is a pid_t.
+        unsafe { load(self.0, offset!(task_tgid)) }
+    }
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        // SAFETY: task_struct.pid is a pid_t.
+        unsafe { load(self.0, offset!(task_pid)) }
+    }
+    #[inline(always)]
+    pub fn parent(self) -> Task {
+        // SAFETY: task_struct.real_parent points to a task_struct.
+        Task(unsafe { follow(self.0, offset!(task_real_parent)) })
+    }
+    #[inline(always)]
+    pub fn exit_code(self) -> i32 {
+        // SAFETY: task_struct.exit_code is an int.
+        unsafe { load(self.0, offset!(task_exit_code)) }
+    }
+    #[inline(always)]
+    pub fn is_kernel_thread(self) -> bool {
+        // SAFETY: task_struct.flags is an unsigned int.
+        let bits: u32 = unsafe { load(self.0, offset!(task_flags)) };
+        bits & PF_KTHREAD != 0
+    }
+    /// Start of the process (its leader), ns of boot time.
+    #[inline(always)]
+    pub fn start(self) -> u64 {
+        // SAFETY: group_leader points to a task_struct, start_boottime is a u64.
+        unsafe { load(follow(self.0, offset!(task_group_leader)), offset!(task_start)) }
+    }
+    #[inline(always)]
+    pub fn ids(self) -> (u32, u32) {
+        // SAFETY: cred's uid and gid are structs of one unsigned int each.
+        unsafe {
+            let cred = follow(self.0, offset!(task_cred));
+            (load(cred, offset!(cred_uid)), load(cred, offset!(cred_gid)))
+        }
+    }
+    #[inline(always)]
+    pub fn comm(self, into: *mut [u8; 16]) {
+        // SAFETY: task_struct.comm is a char[16], read as two words; `into` is 16 writable bytes.
+        unsafe {
+            let words = into as *mut u64;
+            words.write_unaligned(load(self.0, offset!(task_comm)));
+            words.add(1).write_unaligned(load(self.0, offset!(task_comm) + 8));
+        }
+    }
+    /// True in the last thread of a process that exits: do_exit counts `signal->live` down before the tracepoint.
+    #[inline(always)]
+    pub fn is_last(self) -> bool {
+        // SAFETY: signal_struct.live is an atomic_t.
+        let live: u32 = unsafe { load(follow(self.0, offset!(task_signal)), offset!(signal_live)) };
+        live == 0
+    }
+    /// The innermost pid namespace's inode, and the task's number in it. The level is a variable index, which
+    /// the verifier does not take for a field: read by helper.
+    #[inline(always)]
+    fn pid_namespace(self) -> (u32, u32) {
+        // SAFETY: bpf_probe_read_kernel checks what it reads; a failure leaves zeros.
+        unsafe {
+            let pid = follow(self.0, offset!(task_thread_pid));
+            let level: u32 = load(pid, offset!(pid_level));
+            let entry = pid.add(offset!(pid_numbers) + (level as usize & 0x3f) * offset!(upid_size));
+            let nr = bpf_probe_read_kernel(entry.add(offset!(upid_nr)) as *const u32).unwrap_or(0);
+            let ns = bpf_probe_read_kernel(entry.add(offset!(upid_ns)) as *const *const u8).unwrap_or(core::ptr::null());
+            (bpf_probe_read_kernel(ns.add(offset!(pid_inum)) as *const u32).unwrap_or(0), nr)
+        }
+    }
+    /// Writes the namespace tuple and returns its hash and the pid in the innermost pid namespace.
+    #[inline(always)]
+    pub fn namespaces(self, into: *mut Inodes) -> (u64, u32) {
+        let (pid_inum, nr) = self.pid_namespace();
+        // SAFETY: members of nsproxy and cred as named in `Offsets`; `into` is a writable tuple.
+        unsafe {
+            let proxy = follow(self.0, offset!(task_nsproxy));
+            let user = follow(follow(self.0, offset!(task_cred)), offset!(cred_user_ns));
+            let tuple: Inodes = [
+                load(follow(proxy, offset!(nsproxy_cgroup)), offset!(cgroup_inum)),
+                load(follow(proxy, offset!(nsproxy_ipc)), offset!(ipc_inum)),
+                load(follow(proxy, offset!(nsproxy_mnt)), offset!(mnt_inum)),
+                load(follow(proxy, offset!(nsproxy_net)), offset!(net_inum)),
+                pid_inum,
+                load(follow(proxy, offset!(nsproxy_pid_for_children)), offset!(pid_inum)),
+                load(follow(proxy, offset!(nsproxy_time)), offset!(time_inum)),
+                load(follow(proxy, offset!(nsproxy_time_for_children)), offset!(time_inum)),
+                load(user, offset!(user_inum)),
+                load(follow(proxy, offset!(nsproxy_uts)), offset!(uts_inum)),
+            ];
+            *into = tuple;
+            (tuple_hash(&tuple), nr)
+        }
+    }
+    /// The task's root directory; see `observer_common::Root`.
+    #[inline(always)]
+    pub fn root(self) -> Root {
+        // SAFETY: typed members; the way from a vfsmount back to its mount is a negative offset, which only the
+        // helper may read.
+        unsafe {
+            let fs = follow(self.0, offset!(task_fs));
+            let mnt = follow(fs, offset!(fs_root_mnt));
+            let dentry = follow(fs, offset!(fs_root_dentry));
+            let mount_ns = mnt.wrapping_sub(offset!(mount_vfsmount)).wrapping_add(offset!(mount_ns));
+            let ns = bpf_probe_read_kernel(mount_ns as *const *const u8).unwrap_or(core::ptr::null());
+            let top = follow(mnt, offset!(vfsmount_root));
+            Root {
+                mnt_ns: bpf_probe_read_kernel(ns.wrapping_add(offset!(mnt_inum)) as *const u32).unwrap_or(0),
+                dev: load(follow(mnt, offset!(vfsmount_sb)), offset!(sb_dev)),
+                mount_root_ino: load(follow(top, offset!(dentry_inode)), offset!(inode_ino)),
+                ino: load(follow(dentry, offset!(dentry_inode)), offset!(inode_ino)),
+            }
+        }
+    }
+}
+
+/// The mark of the frame's process; where there is none, the slot of the cgroups that it is in: a process older
+/// than the agent, or one whose mark could not be written. Returns the stored mark, too.
+#[inline(always)]
+pub fn mark_of_frame(frame: &Frame, tgid: u32) -> (u64, u64) {
+    let stored = mark(tgid);
+    let mark = if stored & SLOT_MASK != 0 { stored } else { stored | slots::of_frame(frame) };
+    frame.set_slot(mark);
+    (stored, mark)
+}
+
+/// A process's mark. A slot that turned out to be the host's counts as none.
+#[inline(always)]
+pub fn mark(tgid: u32) -> u64 {
+    let raw = TASKS.get(tgid).copied().unwrap_or(0);
+    if slots::is_host(raw & SLOT_MASK) { raw & !SLOT_MASK } else { raw }
+}
+
+#[inline(always)]
+pub fn set_mark(tgid: u32, mark: u64) {
+    if let Some(place) = TASKS.get_ptr_mut(tgid) {
+        // SAFETY: a map entry; aligned words are written whole.
+        unsafe { *place = mark }
+    }
+}
+
+#[inline(always)]
+pub fn last_tuple(tid: u32) -> u64 {
+    TUPLES.get(tid).copied().unwrap_or(0)
+}
+
+#[inline(always)]
+pub fn set_last_tuple(tid: u32, hash: u64) {
+    if let Some(place) = TUPLES.get_ptr_mut(tid) {
+        // SAFETY: as in `set_mark`.
+        unsafe { *place = hash }
+    }
+}
+
+/// The host's namespaces, once found.
+#[inline(always)]
+pub fn host() -> Option<&'static Host> {
+    HOST.get(0).filter(|host| host.found != 0)
+}
+
+/// Finds pid 1 by walking up from the current task and keeps its namespaces and root: /proc/1/ns needs a
+/// capability that the agent may lack, and its own namespaces are not the host's when it runs in a pod.
+#[inline(always)]
+pub fn find_host() {
+    let Some(place) = HOST.get_ptr_mut(0) else { return };
+    let mut task = Task::current();
+    for _ in 0..32 {
+        if task.tgid() == 1 {
+            // SAFETY: a map entry of this type; `found` is written last.
+            unsafe {
+                task.namespaces(&raw mut (*place).inodes);
+                (*place).root = task.root();
+                (&raw mut (*place).found).write_volatile(1);
+            }
+            return;
+        }
+        task = task.parent();
+    }
+}

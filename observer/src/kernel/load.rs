@@ -1,0 +1,224 @@
+//! Loading and attaching.
+
+use std::os::fd::{AsFd, OwnedFd};
+#[cfg(feature = "bpf-log")]
+use std::os::fd::AsRawFd;
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    programs::{BtfTracePoint, TracePoint},
+    util::nr_cpus,
+};
+use observer_common::{Host, Offsets};
+
+use super::{
+    KernelError,
+    attach::{Hook, PROBES, Probe},
+    maps::{LossCounters, SlotTable},
+    tracefs::{self, Tracefs},
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.bpf.o"));
+
+/// Sizes chosen by configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Bytes of the ordinary ring: a power of two of pages.
+    pub events_bytes: u32,
+    /// Bytes of the priority ring: a power of two of pages.
+    pub priority_bytes: u32,
+}
+
+/// What became of one probe.
+#[derive(Debug)]
+pub struct ProbeStatus {
+    pub probe: &'static Probe,
+    pub result: Result<(), KernelError>,
+}
+
+/// Both rings, for the reader.
+pub struct Rings {
+    pub priority: RingBuf<MapData>,
+    pub events: RingBuf<MapData>,
+}
+
+/// Loaded and attached programs. They run until this is dropped.
+pub struct Kernel {
+    /// Keeps programs and links alive.
+    bpf: Ebpf,
+    _events: Vec<OwnedFd>,
+    pub probes: Vec<ProbeStatus>,
+    pub offsets: Offsets,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel").field("probes", &self.probes).finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// Loads the object file for this kernel and attaches every probe that can be. A required probe that cannot
+    /// is still only reported here: `check` wants to see all of them; `run` asks [`Kernel::require`].
+    pub fn load(options: LoadOptions) -> Result<Self, KernelError> {
+        let offsets = super::read_offsets(super::VMLINUX.as_ref())?;
+        let btf = Btf::from_sys_fs()
+            .map_err(|error| KernelError::Btf { path: super::VMLINUX.into(), what: chain(&error) })?;
+        let pid_max = pid_max()?;
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(Some(&btf))
+            .override_global("OFFSETS", &offsets, true)
+            .map_max_entries("TASKS", pid_max)
+            .map_max_entries("TUPLES", pid_max)
+            .map_max_entries("EVENTS", options.events_bytes)
+            .map_max_entries("PRIORITY", options.priority_bytes);
+        let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
+        wake_at(&mut bpf, u64::from(options.events_bytes) / 8)?;
+        let tracefs = Tracefs::open();
+        let mut events = Vec::new();
+        let probes = PROBES
+            .iter()
+            .map(|probe| ProbeStatus { probe, result: attach(&mut bpf, probe, &btf, &tracefs, &mut events) })
+            .collect();
+        Ok(Kernel { bpf, _events: events, probes, offsets })
+    }
+
+    /// Fails with the first required probe that is not attached.
+    pub fn require(&mut self) -> Result<(), KernelError> {
+        match self.probes.iter().position(|p| p.probe.required && p.result.is_err()) {
+            Some(at) => self.probes.swap_remove(at).result,
+            None => Ok(()),
+        }
+    }
+
+    pub fn rings(&mut self) -> Result<Rings, KernelError> {
+        let mut ring = |name| {
+            let map = self.bpf.take_map(name).ok_or(KernelError::Map { name, what: "not in the object file".into() })?;
+            RingBuf::try_from(map).map_err(|error| KernelError::Map { name, what: chain(&error) })
+        };
+        Ok(Rings { priority: ring("PRIORITY")?, events: ring("EVENTS")? })
+    }
+
+    pub fn slots(&mut self) -> Result<SlotTable, KernelError> {
+        SlotTable::new(&mut self.bpf)
+    }
+
+    pub fn losses(&mut self) -> Result<LossCounters, KernelError> {
+        LossCounters::new(&mut self.bpf)
+    }
+
+    /// The host as pid 1 has it. The kernel program looks when this process calls unshare(0), which changes
+    /// nothing.
+    pub fn host(&mut self) -> Result<Host, KernelError> {
+        // SAFETY: no flags, no effect.
+        unsafe { libc::unshare(0) };
+        let name = "HOST";
+        let map = self.bpf.map(name).ok_or(KernelError::Map { name, what: "not in the object file".into() })?;
+        let host: Array<_, Host> =
+            Array::try_from(map).map_err(|error| KernelError::Map { name, what: chain(&error) })?;
+        let host = host.get(&0, 0).map_err(|error| KernelError::Map { name, what: chain(&error) })?;
+        if host.found == 0 { Err(KernelError::NoHost) } else { Ok(host) }
+    }
+
+    /// Prints the kernel programs' own debug lines to stderr.
+    #[cfg(feature = "bpf-log")]
+    pub fn start_log(&mut self) -> Result<(), KernelError> {
+        struct Stderr;
+        impl aya_log::Formatter<&str> for Stderr {
+            fn format(v: &str) -> String { v.to_owned() }
+        }
+        let logger = aya_log::EbpfLogger::init(&mut self.bpf).map_err(|e| KernelError::Load(chain(&e)))?;
+        let mut logger = tokio::io::unix::AsyncFd::new(logger).map_err(|e| KernelError::Load(e.to_string()))?;
+        tokio::spawn(async move {
+            while let Ok(mut guard) = logger.readable_mut().await {
+                guard.get_inner_mut().flush();
+                guard.clear_ready();
+            }
+        });
+        Ok(())
+    }
+}
+
+fn attach(
+    bpf: &mut Ebpf,
+    probe: &'static Probe,
+    btf: &Btf,
+    tracefs: &Result<Tracefs, KernelError>,
+    events: &mut Vec<OwnedFd>,
+) -> Result<(), KernelError> {
+    let fail = |step: &'static str, what: String| KernelError::Probe {
+        program: probe.program,
+        step,
+        hook: probe.hook.to_string(),
+        what,
+    };
+    let program = bpf
+        .program_mut(probe.program)
+        .ok_or_else(|| fail("found", "the object file has no such program".into()))?;
+    match probe.hook {
+        Hook::TpBtf(name) => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
+            program.load(name, btf).map_err(|e| fail("loaded", chain(&e)))?;
+            program.attach().map_err(|e| fail("attached", chain(&e)))?;
+        }
+        Hook::SyscallExit(name) => {
+            let tracefs = tracefs.as_ref().map_err(|e| fail("attached", e.to_string()))?;
+            let program: &mut TracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
+            program.load().map_err(|e| fail("loaded", chain(&e)))?;
+            let id = tracefs
+                .event_id("syscalls", &format!("sys_exit_{name}"))
+                .map_err(|e| fail("attached", e.to_string()))?;
+            let fd = program.fd().map_err(|e| fail("attached", chain(&e)))?;
+            events.push(tracefs::attach(fd.as_fd(), id).map_err(|e| fail("attached", e.to_string()))?);
+        }
+    }
+    Ok(())
+}
+
+/// Sets at how many bytes in the ordinary ring its reader is woken.
+fn wake_at(bpf: &mut Ebpf, bytes: u64) -> Result<(), KernelError> {
+    let name = "WAKE_AT";
+    let fail = |what: String| KernelError::Map { name, what };
+    let map = bpf.map_mut(name).ok_or_else(|| fail("not in the object file".into()))?;
+    let mut array: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(|e| fail(chain(&e)))?;
+    let cpus = nr_cpus().map_err(|(what, error)| fail(format!("{what}: {error}")))?;
+    let values = PerCpuValues::try_from(vec![bytes; cpus]).map_err(|e| fail(e.to_string()))?;
+    array.set(0, values, 0).map_err(|e| fail(chain(&e)))
+}
+
+fn pid_max() -> Result<u32, KernelError> {
+    let path = "/proc/sys/kernel/pid_max";
+    let text = std::fs::read_to_string(path).map_err(|source| KernelError::Read { path: path.into(), source })?;
+    // Ids stay below pid_max; the sysctl can be raised later, up to 4 Mi: tasks beyond the table have no mark of
+    // their own and are known by their cgroup.
+    Ok(text.trim().parse().unwrap_or(1 << 22))
+}
+
+/// An error with its causes, on one line; the verifier's log is cut to its end, where the reason stands.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    const KEEP: usize = 600;
+    if std::env::var_os("OBSERVER_VERIFIER_LOG").is_none() && text.len() > 2 * KEEP {
+        let mut head = KEEP / 2;
+        while !text.is_char_boundary(head) {
+            head -= 1;
+        }
+        let mut tail = text.len() - KEEP;
+        while !text.is_char_boundary(tail) {
+            tail += 1;
+        }
+        text = format!("{} ... {}", &text[..head], &text[tail..]);
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

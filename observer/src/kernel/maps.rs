@@ -1,0 +1,111 @@
+//! The maps that the agent reads and writes while it runs.
+
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
+};
+use observer_common::{ALL_KINDS, ALL_LOSSES, CgroupKey, Kind, LOSSES, SLOT_AGENT, SlotInfo};
+
+use super::{KernelError, load::chain};
+
+fn take(bpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
+    bpf.take_map(name).ok_or(KernelError::Map { name, what: "not in the object file".into() })
+}
+
+fn hash<K: Pod, V: Pod>(bpf: &mut Ebpf, name: &'static str) -> Result<HashMap<MapData, K, V>, KernelError> {
+    HashMap::try_from(take(bpf, name)?).map_err(|error| KernelError::Map { name, what: chain(&error) })
+}
+
+/// Cgroups, their slots, and what the slots are.
+#[derive(Debug)]
+pub struct SlotTable {
+    cgroups: HashMap<MapData, CgroupKey, u64>,
+    slots: HashMap<MapData, u64, SlotInfo>,
+    namespaces: HashMap<MapData, u32, u64>,
+    next: u64,
+}
+
+impl SlotTable {
+    pub(super) fn new(bpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(SlotTable {
+            cgroups: hash(bpf, "CGROUPS")?,
+            slots: hash(bpf, "SLOTS")?,
+            namespaces: hash(bpf, "NAMESPACES")?,
+            next: 0,
+        })
+    }
+
+    /// A slot of the agent's own, never used before.
+    pub fn new_slot(&mut self) -> u64 {
+        self.next += 1;
+        SLOT_AGENT | self.next
+    }
+
+    /// Gives a cgroup a slot unless the kernel side was first; returns the one it has.
+    pub fn adopt(&mut self, key: CgroupKey, slot: u64) -> Result<u64, KernelError> {
+        const BPF_NOEXIST: u64 = 1;
+        match self.cgroups.insert(key, slot, BPF_NOEXIST) {
+            Ok(()) => Ok(slot),
+            Err(error) => self.cgroups.get(&key, 0).map_err(|_| fail("CGROUPS", &error)),
+        }
+    }
+
+    /// Tells the kernel side what a slot is.
+    pub fn describe(&mut self, slot: u64, info: SlotInfo) -> Result<(), KernelError> {
+        self.slots.insert(slot, info, 0).map_err(|error| fail("SLOTS", &error))
+    }
+
+    /// Names namespaces (by the inode of the pid, else the user namespace) that are a container without cgroup.
+    pub fn adopt_namespace(&mut self, inode: u32, slot: u64) -> Result<(), KernelError> {
+        self.namespaces.insert(inode, slot, 0).map_err(|error| fail("NAMESPACES", &error))
+    }
+
+    /// Forgets a slot whose container is gone. A mark that still carries it stays unique: numbers are not reused.
+    pub fn forget(&mut self, slot: u64) {
+        // Already gone is as good.
+        let _ = self.slots.remove(&slot);
+    }
+
+    pub fn forget_namespace(&mut self, inode: u32) {
+        // The kernel side removes it when the namespace's init ends; whoever is second finds nothing.
+        let _ = self.namespaces.remove(&inode);
+    }
+}
+
+fn fail(name: &'static str, error: &MapError) -> KernelError {
+    KernelError::Map { name, what: chain(error) }
+}
+
+/// The kernel side's counters; summed over CPUs, they never fall.
+pub struct LossCounters {
+    lost: PerCpuArray<MapData, u64>,
+    sent: PerCpuArray<MapData, u64>,
+}
+
+impl LossCounters {
+    pub(super) fn new(bpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let mut array = |name| {
+            PerCpuArray::try_from(take(bpf, name)?)
+                .map_err(|error| KernelError::Map { name, what: chain(&error) })
+        };
+        Ok(LossCounters { lost: array("LOST")?, sent: array("SENT")? })
+    }
+
+    /// Events lost, by the index of [`ALL_LOSSES`].
+    pub fn lost(&self) -> Result<[u64; LOSSES], KernelError> {
+        let mut sums = [0; LOSSES];
+        for (loss, _) in ALL_LOSSES {
+            sums[loss as usize] = sum(&self.lost, loss as u32)?;
+        }
+        Ok(sums)
+    }
+
+    /// Events that the kernel side put into a ring.
+    pub fn sent(&self) -> Result<Vec<(Kind, u64)>, KernelError> {
+        ALL_KINDS.iter().map(|kind| Ok((*kind, sum(&self.sent, *kind as u32)?))).collect()
+    }
+}
+
+fn sum(array: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, KernelError> {
+    Ok(array.get(&index, 0).map_err(|error| fail("counters", &error))?.iter().sum())
+}

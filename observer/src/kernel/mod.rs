@@ -1,0 +1,35 @@
+//! The kernel side as the agent sees it: what this kernel allows, offsets, programs, maps and rings.
+
+mod attach;
+mod btf;
+mod load;
+mod maps;
+mod tracefs;
+
+use std::{io, path::PathBuf};
+
+pub use attach::{Hook, PROBES, Probe};
+pub use btf::{VMLINUX, read_offsets};
+pub use load::{Kernel, LoadOptions, ProbeStatus, Rings};
+pub use maps::{LossCounters, SlotTable};
+
+/// What can go wrong between the agent and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    #[error("cannot read the kernel's types from {path}: {what} (a kernel built with CONFIG_DEBUG_INFO_BTF is needed)")]
+    Btf { path: PathBuf, what: String },
+    #[error("this kernel has no {}", .0.join(", "))]
+    MissingFields(Vec<String>),
+    #[error("cannot load the kernel programs: {0}")]
+    Load(String),
+    #[error("{program} cannot be {step} on {hook}: {what}")]
+    Probe { program: &'static str, step: &'static str, hook: String, what: String },
+    #[error("no tracefs at /sys/kernel/tracing, and none could be mounted: {0}")]
+    Tracefs(io::Error),
+    #[error("map {name}: {what}")]
+    Map { name: &'static str, what: String },
+    #[error("pid 1 was not found by walking up from this process: the host's namespaces are unknown")]
+    NoHost,
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+}

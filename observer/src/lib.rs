@@ -1,0 +1,2 @@
+//! The agent: from kernel events to alerts.
+pub mod kernel;
