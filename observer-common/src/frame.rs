@@ -47,6 +47,30 @@ pub const ALL_KINDS: [Kind; KINDS - 1] = [
     Kind::Drift,
 ];
 
+impl Kind {
+    pub fn from_wire(number: u16) -> Option<Kind> {
+        ALL_KINDS.into_iter().find(|kind| *kind as u16 == number)
+    }
+
+    /// As events and metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Fork => "fork",
+            Kind::Exec => "exec",
+            Kind::Exit => "exit",
+            Kind::CgroupMkdir => "cgroup_mkdir",
+            Kind::CgroupRmdir => "cgroup_rmdir",
+            Kind::CgroupMove => "cgroup_move",
+            Kind::Setns => "setns",
+            Kind::Unshare => "unshare",
+            Kind::Clone => "clone",
+            Kind::Chroot => "chroot",
+            Kind::PivotRoot => "pivot_root",
+            Kind::Drift => "drift",
+        }
+    }
+}
+
 /// Bits of [`Header::flags`].
 pub mod flags {
     /// Behind the payload stand [`crate::MAX_ANCESTORS`] ancestors.
@@ -78,6 +102,7 @@ pub mod flags {
 /// Context carried by every event, so that no alert depends on a table having been filled in time.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Header {
     /// Bytes in the whole frame, this field included.
     pub size: u32,
@@ -121,6 +146,7 @@ pub const MAX_ANCESTORS: usize = 8;
 /// One process on the way up to pid 1, nearest first; `tgid` 0 ends the list.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Ancestor {
     pub tgid: u32,
     pub reserved: u32,

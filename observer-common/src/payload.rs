@@ -12,6 +12,7 @@ pub const MAX_PATH: usize = 512;
 /// [`crate::Kind::Fork`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Fork {
     pub parent_tgid: u32,
     pub parent_tid: u32,
@@ -26,6 +27,7 @@ pub struct Fork {
 /// NUL-separated arguments.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Exec {
     /// The thread that called execve; it has the leader's id afterwards.
     pub old_tid: u32,
@@ -38,6 +40,7 @@ pub struct Exec {
 /// [`crate::Kind::Exit`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Exit {
     /// As wait(2) has it.
     pub status: i32,
@@ -48,6 +51,7 @@ pub struct Exit {
 /// the hierarchy's root.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Cgroup {
     /// As in the first field of /proc/PID/cgroup; 0 is the v2 hierarchy.
     pub hierarchy: u32,
@@ -64,6 +68,7 @@ pub struct Cgroup {
 /// [`crate::Kind::CgroupMove`]; `path_len` bytes of the destination's path follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct CgroupMove {
     pub to: Cgroup,
     /// The process that did it.
@@ -91,6 +96,7 @@ pub mod door {
 /// [`crate::Kind::Setns`], [`crate::Kind::Unshare`] and [`crate::Kind::Clone`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Syscall {
     /// Number in the 64-bit table of this machine.
     pub nr: u32,
@@ -104,6 +110,7 @@ pub struct Syscall {
 /// [`crate::Kind::Chroot`] and [`crate::Kind::PivotRoot`]; `path_len` bytes of the path as given follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct RootChange {
     pub call: Syscall,
     pub root: Root,
@@ -114,6 +121,7 @@ pub struct RootChange {
 /// A task's root directory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Root {
     /// Inode number of the mount namespace that the root's mount belongs to.
     pub mnt_ns: u32,

@@ -12,8 +12,8 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
 use observer_common::{
-    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, KINDS, Kind, LOSSES, Loss,
-    MAX_ANCESTORS, NAMESPACES, SLOT_MASK, flags, mark,
+    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, KINDS, Kind,
+    LOSSES, Loss, MAX_ANCESTORS, NAMESPACES, SLOT_MASK, flags, mark,
 };
 
 use crate::{
@@ -173,7 +173,15 @@ impl Frame {
     /// Decides which ring the event goes by, and closes the fixed part of the frame: sets kind and flags and, for
     /// the priority ring, writes the ancestors. Returns where further bytes go, and the ring.
     #[inline(always)]
-    pub fn seal(&self, task: Task, kind: Kind, payload: usize, mark: u64, mut bits: u32, urgent: bool) -> Sealed {
+    pub fn seal(
+        &self,
+        task: Task,
+        kind: Kind,
+        payload: usize,
+        mark: u64,
+        mut bits: u32,
+        urgent: bool,
+    ) -> Sealed {
         if mark & mark::ENTERING != 0 {
             bits |= flags::ENTERING;
         }
@@ -343,5 +351,8 @@ pub struct Sealed {
 #[inline(always)]
 unsafe fn output(ring: &'static RingBuf, from: *const u8, size: usize, wake: u64) -> bool {
     // SAFETY: by the caller's word; `RingBuf` is a transparent map definition.
-    unsafe { generated::bpf_ringbuf_output(ring as *const RingBuf as *mut _, from as *mut _, size as u64, wake) == 0 }
+    unsafe {
+        generated::bpf_ringbuf_output(ring as *const RingBuf as *mut _, from as *mut _, size as u64, wake)
+            == 0
+    }
 }

@@ -6,7 +6,9 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, PerCpuArray},
 };
-use observer_common::{CgroupKey, Inodes, Loss, NS_MNT, NS_PID, NS_USER, SLOT_CPU_SHIFT, SLOT_MASK, SlotInfo, class};
+use observer_common::{
+    CgroupKey, Inodes, Loss, NS_MNT, NS_PID, NS_USER, SLOT_CPU_SHIFT, SLOT_MASK, SlotInfo, class, mark,
+};
 
 use crate::{
     emit::{self, Frame},
@@ -136,9 +138,22 @@ pub fn of_cgroup(key: CgroupKey) -> u64 {
     if is_host(slot) { 0 } else { slot }
 }
 
+/// The mark that the cgroups of the frame's task give it: it is older than the agent, or its mark could not be
+/// written. In a cgroup of which nothing is known yet, a task with the host's mount namespace counts as on its way.
+#[inline(always)]
+pub fn mark_by_cgroups(frame: &Frame) -> u64 {
+    let slot = of_frame(frame);
+    if slot == 0 || is_container(slot) {
+        return slot;
+    }
+    // SAFETY: the header lies in the scratch frame.
+    let mnt = unsafe { (*frame.header()).inodes[NS_MNT] };
+    if task::host().is_none_or(|host| host.inodes[NS_MNT] == mnt) { slot | mark::ENTERING } else { slot }
+}
+
 /// The slot of the cgroups that the frame's task is in, the first that has one.
 #[inline(always)]
-pub fn of_frame(frame: &Frame) -> u64 {
+fn of_frame(frame: &Frame) -> u64 {
     let [v2, pids, memory] = frame.cgroups();
     let slot = of_cgroup(v2);
     if slot != 0 {
@@ -202,7 +217,8 @@ pub fn of_namespaces(inodes: *const Inodes) -> u64 {
     let Some(key) = is_own_world(inodes) else { return 0 };
     // SAFETY: values are single words.
     if let Some(slot) = unsafe { NAMESPACES.get(key) } {
-        return *slot;
+        // A host process that went into a container's namespaces is no container of its own.
+        return if is_host(*slot) { 0 } else { *slot };
     }
     let slot = new_slot();
     match NAMESPACES.insert(key, slot, BPF_NOEXIST as u64) {

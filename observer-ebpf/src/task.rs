@@ -107,7 +107,8 @@ impl Task {
             let level: u32 = load(pid, offset!(pid_level));
             let entry = pid.add(offset!(pid_numbers) + (level as usize & 0x3f) * offset!(upid_size));
             let nr = bpf_probe_read_kernel(entry.add(offset!(upid_nr)) as *const u32).unwrap_or(0);
-            let ns = bpf_probe_read_kernel(entry.add(offset!(upid_ns)) as *const *const u8).unwrap_or(core::ptr::null());
+            let ns = bpf_probe_read_kernel(entry.add(offset!(upid_ns)) as *const *const u8)
+                .unwrap_or(core::ptr::null());
             (bpf_probe_read_kernel(ns.add(offset!(pid_inum)) as *const u32).unwrap_or(0), nr)
         }
     }
@@ -157,12 +158,12 @@ impl Task {
     }
 }
 
-/// The mark of the frame's process; where there is none, the slot of the cgroups that it is in: a process older
-/// than the agent, or one whose mark could not be written. Returns the stored mark, too.
+/// The mark of the frame's process; where there is none, what its cgroups say: see [`slots::mark_by_cgroups`].
+/// Returns the stored mark, too.
 #[inline(always)]
 pub fn mark_of_frame(frame: &Frame, tgid: u32) -> (u64, u64) {
     let stored = mark(tgid);
-    let mark = if stored & SLOT_MASK != 0 { stored } else { stored | slots::of_frame(frame) };
+    let mark = if stored & SLOT_MASK != 0 { stored } else { stored | slots::mark_by_cgroups(frame) };
     frame.set_slot(mark);
     (stored, mark)
 }

@@ -35,7 +35,12 @@ pub fn finished_call(ctx: &TracePointContext, task: Task) -> Option<Syscall> {
         let nr = ctx.read_at::<u32>(8).ok()?;
         let ret = ctx.read_at::<i64>(16).ok()?;
         let regs = generated::bpf_task_pt_regs(task.0 as *mut _) as *const u8;
-        Some(Syscall { nr, reserved: 0, ret, args: [load(regs, offset!(regs_di)), load(regs, offset!(regs_si))] })
+        Some(Syscall {
+            nr,
+            reserved: 0,
+            ret,
+            args: [load(regs, offset!(regs_di)), load(regs, offset!(regs_si))],
+        })
     }
 }
 
@@ -96,7 +101,9 @@ fn changed_namespaces(task: Task, kind: Kind, call: Syscall) {
         if matches!(kind, Kind::Unshare) && before != now {
             // SAFETY: this CPU's scratch.
             let user = unsafe { (*frame.header()).inodes[NS_USER] };
-            if task::host().is_some_and(|host| host.inodes[NS_USER] != user) && call.args[0] & 0x1000_0000 != 0 {
+            if task::host().is_some_and(|host| host.inodes[NS_USER] != user)
+                && call.args[0] & 0x1000_0000 != 0
+            {
                 slots::forget_namespace(user);
             }
         }

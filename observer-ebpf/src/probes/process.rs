@@ -62,7 +62,7 @@ fn fork(parent: Task, child: Task) {
     task::set_last_tuple(tid, hash);
     let own = task::mark(parent_tgid);
     // Where the parent has no mark (it is older than the agent), its child's cgroups may say whose it is.
-    let by_cgroup = if own & SLOT_MASK == 0 { slots::of_frame(&frame) } else { 0 };
+    let by_cgroup = if own & SLOT_MASK == 0 { slots::mark_by_cgroups(&frame) } else { 0 };
     // SAFETY: this CPU's scratch.
     let same_cgroup = unsafe { (*payload).parent_cgroup_v2 == (*header).cgroup_v2 };
     let mut mark = own & !mark::JOINED;
@@ -194,16 +194,16 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
     }
     let slot = mark & SLOT_MASK;
     frame.set_slot(mark);
-    let urgent = joined
-        || bits & flags::JUDGE != 0
-        || slot != 0 && bits & (flags::CHANGED | flags::FIRST_SIGHT) != 0;
+    let urgent =
+        joined || bits & flags::JUDGE != 0 || slot != 0 && bits & (flags::CHANGED | flags::FIRST_SIGHT) != 0;
     let sealed = frame.seal(task, Kind::Exec, size_of::<Exec>(), mark, bits, urgent);
 
     // SAFETY: the helpers check what they read and write at most the given size, which the scratch has behind
     // `sealed.end` (at most 144 + 16 + 256).
     unsafe {
         let payload = frame.payload::<Exec>();
-        let got = bpf_probe_read_kernel_str(frame.at(sealed.end) as *mut _, MAX_FILENAME as u32, name as *const _);
+        let got =
+            bpf_probe_read_kernel_str(frame.at(sealed.end) as *mut _, MAX_FILENAME as u32, name as *const _);
         // The length counts the NUL.
         let name_len = if got > 1 && got <= MAX_FILENAME as i64 { got as usize - 1 } else { 0 };
         let total = end.wrapping_sub(start);

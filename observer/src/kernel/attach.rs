@@ -32,27 +32,105 @@ pub struct Probe {
     pub source: &'static str,
 }
 
-const fn tp(program: &'static str, name: &'static str, required: bool, without: &'static str, source: &'static str) -> Probe {
+const fn tp(
+    program: &'static str,
+    name: &'static str,
+    required: bool,
+    without: &'static str,
+    source: &'static str,
+) -> Probe {
     Probe { program, hook: Hook::TpBtf(name), required, without, source }
 }
 
-const fn exit(program: &'static str, name: &'static str, required: bool, without: &'static str, source: &'static str) -> Probe {
+const fn exit(
+    program: &'static str,
+    name: &'static str,
+    required: bool,
+    without: &'static str,
+    source: &'static str,
+) -> Probe {
     Probe { program, hook: Hook::SyscallExit(name), required, without, source }
 }
 
 /// All of them. A new probe is a program in `observer-ebpf/src/probes` and a row here.
 pub const PROBES: &[Probe] = &[
-    tp("process_fork", "sched_process_fork", true, "new processes, inherited marks, namespaces made by clone", "kernel_clone, kernel/fork.c"),
-    tp("process_exec", "sched_process_exec", true, "program starts, the moment a task has entered a container", "exec_binprm, fs/exec.c"),
-    tp("process_exit", "sched_process_exit", true, "ends of processes and containers", "do_exit, kernel/exit.c"),
-    tp("cgroup_mkdir", "cgroup_mkdir", true, "new containers and nested cgroups", "cgroup_mkdir, kernel/cgroup/cgroup.c"),
+    tp(
+        "process_fork",
+        "sched_process_fork",
+        true,
+        "new processes, inherited marks, namespaces made by clone",
+        "kernel_clone, kernel/fork.c",
+    ),
+    tp(
+        "process_exec",
+        "sched_process_exec",
+        true,
+        "program starts, the moment a task has entered a container",
+        "exec_binprm, fs/exec.c",
+    ),
+    tp(
+        "process_exit",
+        "sched_process_exit",
+        true,
+        "ends of processes and containers",
+        "do_exit, kernel/exit.c",
+    ),
+    tp(
+        "cgroup_mkdir",
+        "cgroup_mkdir",
+        true,
+        "new containers and nested cgroups",
+        "cgroup_mkdir, kernel/cgroup/cgroup.c",
+    ),
     tp("cgroup_rmdir", "cgroup_rmdir", true, "ended containers", "cgroup_rmdir, kernel/cgroup/cgroup.c"),
-    tp("cgroup_attach_task", "cgroup_attach_task", true, "moves between cgroups, entering", "cgroup_attach_task, kernel/cgroup/cgroup.c"),
-    tp("cgroup_transfer_tasks", "cgroup_transfer_tasks", false, "tasks moved in bulk between v1 cgroups", "cgroup_transfer_tasks, kernel/cgroup/cgroup-v1.c"),
-    exit("exit_setns", "setns", true, "joined namespaces at the moment of the call", "SYSCALL_DEFINE2(setns), kernel/nsproxy.c"),
-    exit("exit_unshare", "unshare", true, "new namespaces at the moment of the call", "ksys_unshare, kernel/fork.c"),
-    exit("exit_clone", "clone", false, "refused attempts to clone into new namespaces", "SYSCALL_DEFINE5(clone), kernel/fork.c"),
-    exit("exit_clone3", "clone3", false, "refused attempts to clone3 into new namespaces", "SYSCALL_DEFINE2(clone3), kernel/fork.c"),
+    tp(
+        "cgroup_attach_task",
+        "cgroup_attach_task",
+        true,
+        "moves between cgroups, entering",
+        "cgroup_attach_task, kernel/cgroup/cgroup.c",
+    ),
+    tp(
+        "cgroup_transfer_tasks",
+        "cgroup_transfer_tasks",
+        false,
+        "tasks moved in bulk between v1 cgroups",
+        "cgroup_transfer_tasks, kernel/cgroup/cgroup-v1.c",
+    ),
+    exit(
+        "exit_setns",
+        "setns",
+        true,
+        "joined namespaces at the moment of the call",
+        "SYSCALL_DEFINE2(setns), kernel/nsproxy.c",
+    ),
+    exit(
+        "exit_unshare",
+        "unshare",
+        true,
+        "new namespaces at the moment of the call",
+        "ksys_unshare, kernel/fork.c",
+    ),
+    exit(
+        "exit_clone",
+        "clone",
+        false,
+        "refused attempts to clone into new namespaces",
+        "SYSCALL_DEFINE5(clone), kernel/fork.c",
+    ),
+    exit(
+        "exit_clone3",
+        "clone3",
+        false,
+        "refused attempts to clone3 into new namespaces",
+        "SYSCALL_DEFINE2(clone3), kernel/fork.c",
+    ),
     exit("exit_chroot", "chroot", false, "root.escape by chroot", "SYSCALL_DEFINE1(chroot), fs/open.c"),
-    exit("exit_pivot_root", "pivot_root", false, "root.escape by pivot_root", "SYSCALL_DEFINE2(pivot_root), fs/namespace.c"),
+    exit(
+        "exit_pivot_root",
+        "pivot_root",
+        false,
+        "root.escape by pivot_root",
+        "SYSCALL_DEFINE2(pivot_root), fs/namespace.c",
+    ),
 ];

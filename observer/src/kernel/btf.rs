@@ -12,7 +12,8 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Resolves every entry of the offset table. Any field that this kernel lacks is an error that names it.
 pub fn read_offsets(path: &Path) -> Result<Offsets, KernelError> {
-    let btf = Btf::from_file(path).map_err(|source| KernelError::Btf { path: path.into(), what: source.to_string() })?;
+    let btf = Btf::from_file(path)
+        .map_err(|source| KernelError::Btf { path: path.into(), what: source.to_string() })?;
     let mut numbers = Vec::with_capacity(OFFSET_SOURCES.len());
     let mut missing = Vec::new();
     for (_, sources) in OFFSET_SOURCES {

@@ -1,8 +1,8 @@
 //! Loading and attaching.
 
-use std::os::fd::{AsFd, OwnedFd};
 #[cfg(feature = "bpf-log")]
 use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -95,7 +95,10 @@ impl Kernel {
 
     pub fn rings(&mut self) -> Result<Rings, KernelError> {
         let mut ring = |name| {
-            let map = self.bpf.take_map(name).ok_or(KernelError::Map { name, what: "not in the object file".into() })?;
+            let map = self
+                .bpf
+                .take_map(name)
+                .ok_or(KernelError::Map { name, what: "not in the object file".into() })?;
             RingBuf::try_from(map).map_err(|error| KernelError::Map { name, what: chain(&error) })
         };
         Ok(Rings { priority: ring("PRIORITY")?, events: ring("EVENTS")? })
@@ -115,7 +118,8 @@ impl Kernel {
         // SAFETY: no flags, no effect.
         unsafe { libc::unshare(0) };
         let name = "HOST";
-        let map = self.bpf.map(name).ok_or(KernelError::Map { name, what: "not in the object file".into() })?;
+        let map =
+            self.bpf.map(name).ok_or(KernelError::Map { name, what: "not in the object file".into() })?;
         let host: Array<_, Host> =
             Array::try_from(map).map_err(|error| KernelError::Map { name, what: chain(&error) })?;
         let host = host.get(&0, 0).map_err(|error| KernelError::Map { name, what: chain(&error) })?;
@@ -127,10 +131,13 @@ impl Kernel {
     pub fn start_log(&mut self) -> Result<(), KernelError> {
         struct Stderr;
         impl aya_log::Formatter<&str> for Stderr {
-            fn format(v: &str) -> String { v.to_owned() }
+            fn format(v: &str) -> String {
+                v.to_owned()
+            }
         }
         let logger = aya_log::EbpfLogger::init(&mut self.bpf).map_err(|e| KernelError::Load(chain(&e)))?;
-        let mut logger = tokio::io::unix::AsyncFd::new(logger).map_err(|e| KernelError::Load(e.to_string()))?;
+        let mut logger =
+            tokio::io::unix::AsyncFd::new(logger).map_err(|e| KernelError::Load(e.to_string()))?;
         tokio::spawn(async move {
             while let Ok(mut guard) = logger.readable_mut().await {
                 guard.get_inner_mut().flush();
@@ -190,7 +197,8 @@ fn wake_at(bpf: &mut Ebpf, bytes: u64) -> Result<(), KernelError> {
 
 fn pid_max() -> Result<u32, KernelError> {
     let path = "/proc/sys/kernel/pid_max";
-    let text = std::fs::read_to_string(path).map_err(|source| KernelError::Read { path: path.into(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| KernelError::Read { path: path.into(), source })?;
     // Ids stay below pid_max; the sysctl can be raised later, up to 4 Mi: tasks beyond the table have no mark of
     // their own and are known by their cgroup.
     Ok(text.trim().parse().unwrap_or(1 << 22))

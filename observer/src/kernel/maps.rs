@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use observer_common::{ALL_KINDS, ALL_LOSSES, CgroupKey, Kind, LOSSES, SLOT_AGENT, SlotInfo};
 
@@ -17,11 +17,11 @@ fn hash<K: Pod, V: Pod>(bpf: &mut Ebpf, name: &'static str) -> Result<HashMap<Ma
 }
 
 /// Cgroups, their slots, and what the slots are.
-#[derive(Debug)]
 pub struct SlotTable {
     cgroups: HashMap<MapData, CgroupKey, u64>,
     slots: HashMap<MapData, u64, SlotInfo>,
     namespaces: HashMap<MapData, u32, u64>,
+    tasks: Array<MapData, u64>,
     next: u64,
 }
 
@@ -31,6 +31,8 @@ impl SlotTable {
             cgroups: hash(bpf, "CGROUPS")?,
             slots: hash(bpf, "SLOTS")?,
             namespaces: hash(bpf, "NAMESPACES")?,
+            tasks: Array::try_from(take(bpf, "TASKS")?)
+                .map_err(|error| KernelError::Map { name: "TASKS", what: chain(&error) })?,
             next: 0,
         })
     }
@@ -58,6 +60,11 @@ impl SlotTable {
     /// Names namespaces (by the inode of the pid, else the user namespace) that are a container without cgroup.
     pub fn adopt_namespace(&mut self, inode: u32, slot: u64) -> Result<(), KernelError> {
         self.namespaces.insert(inode, slot, 0).map_err(|error| fail("NAMESPACES", &error))
+    }
+
+    /// Marks a process that was found outside its container's cgroups when the agent started.
+    pub fn mark(&mut self, pid: u32, slot: u64) -> Result<(), KernelError> {
+        self.tasks.set(pid, slot | observer_common::mark::MOVED, 0).map_err(|error| fail("TASKS", &error))
     }
 
     /// Forgets a slot whose container is gone. A mark that still carries it stays unique: numbers are not reused.

@@ -16,7 +16,9 @@ pub use maps::{LossCounters, SlotTable};
 /// What can go wrong between the agent and the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    #[error("cannot read the kernel's types from {path}: {what} (a kernel built with CONFIG_DEBUG_INFO_BTF is needed)")]
+    #[error(
+        "cannot read the kernel's types from {path}: {what} (a kernel built with CONFIG_DEBUG_INFO_BTF is needed)"
+    )]
     Btf { path: PathBuf, what: String },
     #[error("this kernel has no {}", .0.join(", "))]
     MissingFields(Vec<String>),

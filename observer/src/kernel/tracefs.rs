@@ -37,7 +37,9 @@ impl Tracefs {
         };
         let mut text = String::new();
         File::open(path)?.take(64).read_to_string(&mut text)?;
-        text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a tracepoint id is a number"))
+        text.trim()
+            .parse()
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a tracepoint id is a number"))
     }
 }
 
@@ -49,9 +51,8 @@ fn detached() -> io::Result<OwnedFd> {
     let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), 1) })?;
     let null = std::ptr::null::<libc::c_char>();
     // SAFETY: the command takes no key and no value.
-    let created = unsafe {
-        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0)
-    };
+    let created =
+        unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0) };
     if created != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,0 +1,149 @@
+//! Repeats are counted instead of repeated: the first alert goes out at once, then at most one line a minute says
+//! how often it has been seen. Nothing is dropped silently: the count is in the next line, and in the metrics.
+
+use std::collections::HashMap;
+
+use crate::model::fnv1a;
+
+/// At most one line of the same kind in this time.
+const INTERVAL_NS: u64 = 60_000_000_000;
+/// Not seen for so long: the next one is news again.
+const FORGET_NS: u64 = 600_000_000_000;
+/// More different alerts than this at once are not folded but sent.
+const MOST: usize = 16_384;
+
+/// What became of an alert.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Folded {
+    /// Send it. `incident` is `None` for the first of its kind: its own id becomes the incident.
+    Send { incident: Option<String>, count: u64 },
+    /// Seen within the last minute: counted, and part of a later line.
+    Counted,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    incident: String,
+    count: u64,
+    sent_count: u64,
+    sent_ns: u64,
+    seen_ns: u64,
+    /// The newest alert that was only counted, with its kernel time.
+    waiting: Option<(u64, T)>,
+}
+
+/// The counting. `T` is what is sent late.
+#[derive(Debug)]
+pub struct Fold<T> {
+    entries: HashMap<u64, Entry<T>>,
+}
+
+impl<T> Default for Fold<T> {
+    fn default() -> Self {
+        Fold { entries: HashMap::new() }
+    }
+}
+
+impl<T> Fold<T> {
+    /// Which alerts are the same: (rule, severity, container, program, subject).
+    pub fn key(parts: [&str; 5]) -> u64 {
+        fnv1a(&parts.map(str::as_bytes))
+    }
+
+    /// One more. `id` is the id that it would have.
+    pub fn add(&mut self, key: u64, now_ns: u64, id: &str, make: impl FnOnce() -> T) -> Folded {
+        if let Some(entry) = self.entries.get_mut(&key)
+            && now_ns.saturating_sub(entry.seen_ns) < FORGET_NS
+        {
+            entry.count += 1;
+            entry.seen_ns = entry.seen_ns.max(now_ns);
+            if now_ns.saturating_sub(entry.sent_ns) < INTERVAL_NS {
+                entry.waiting = Some((now_ns, make()));
+                return Folded::Counted;
+            }
+            entry.waiting = None;
+            entry.sent_ns = now_ns;
+            entry.sent_count = entry.count;
+            return Folded::Send { incident: Some(entry.incident.clone()), count: entry.count };
+        }
+        if self.entries.len() < MOST || self.entries.contains_key(&key) {
+            let entry = Entry {
+                incident: id.to_owned(),
+                count: 1,
+                sent_count: 1,
+                sent_ns: now_ns,
+                seen_ns: now_ns,
+                waiting: None,
+            };
+            self.entries.insert(key, entry);
+        }
+        Folded::Send { incident: None, count: 1 }
+    }
+
+    /// Counted alerts whose minute is over: what to send, with incident and count; oldest first. Forgets what has
+    /// not been seen for long.
+    pub fn due(&mut self, now_ns: u64) -> Vec<(T, String, u64)> {
+        self.take(now_ns, false)
+    }
+
+    /// All that is still only counted, for the end.
+    pub fn flush(&mut self) -> Vec<(T, String, u64)> {
+        self.take(u64::MAX, true)
+    }
+
+    fn take(&mut self, now_ns: u64, all: bool) -> Vec<(T, String, u64)> {
+        let mut due = Vec::new();
+        self.entries.retain(|key, entry| {
+            if (all || now_ns.saturating_sub(entry.sent_ns) >= INTERVAL_NS)
+                && let Some((time, waiting)) = entry.waiting.take()
+            {
+                entry.sent_ns = now_ns;
+                entry.sent_count = entry.count;
+                due.push((time, *key, waiting, entry.incident.clone(), entry.count));
+            }
+            now_ns.saturating_sub(entry.seen_ns) < FORGET_NS
+        });
+        // The table has no order of its own; a replay needs one.
+        due.sort_by_key(|(time, key, ..)| (*time, *key));
+        due.into_iter().map(|(_, _, waiting, incident, count)| (waiting, incident, count)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn the_first_goes_out_and_repeats_are_told_within_a_minute() {
+        let mut fold = Fold::default();
+        assert_eq!(fold.add(1, 0, "a", || "x"), Folded::Send { incident: None, count: 1 });
+        assert_eq!(fold.add(1, SECOND, "b", || "y"), Folded::Counted);
+        assert_eq!(fold.add(1, 2 * SECOND, "c", || "z"), Folded::Counted);
+        assert_eq!(fold.add(2, 2 * SECOND, "d", || "w"), Folded::Send { incident: None, count: 1 });
+        assert!(fold.due(30 * SECOND).is_empty());
+        assert_eq!(fold.due(61 * SECOND), [("z", "a".to_owned(), 3)]);
+        assert!(fold.due(200 * SECOND).is_empty());
+        let again = Folded::Send { incident: Some("a".into()), count: 4 };
+        assert_eq!(fold.add(1, 200 * SECOND, "e", || "v"), again);
+    }
+
+    #[test]
+    fn what_was_quiet_for_long_is_news_again() {
+        let mut fold = Fold::default();
+        fold.add(1, 0, "a", || ());
+        assert_eq!(fold.add(1, 700 * SECOND, "b", || ()), Folded::Send { incident: None, count: 1 });
+        fold.due(2000 * SECOND);
+        assert!(fold.entries.is_empty());
+    }
+
+    #[test]
+    fn the_end_tells_what_was_only_counted() {
+        let mut fold = Fold::default();
+        fold.add(1, 0, "a", || 1);
+        fold.add(1, 1, "b", || 2);
+        assert_eq!(fold.flush(), [(2, "a".to_owned(), 2)]);
+        assert!(fold.flush().is_empty());
+    }
+}

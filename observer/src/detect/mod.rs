@@ -1,0 +1,146 @@
+//! Detectors: from a finding to alerts. Pure: a finding and read-only tables in, drafts out; no I/O, no clock, so
+//! that a replay gives what the live run gave.
+//!
+//! A new detector is one file here and one line in [`DETECTORS`].
+
+mod cgroup_escape;
+mod events_lost;
+mod fold;
+mod namespace_drift;
+mod namespace_entered;
+mod namespace_escape;
+mod namespace_nested;
+mod root_escape;
+#[cfg(test)]
+mod testing;
+
+pub use fold::{Fold, Folded};
+
+use crate::{
+    enrich::{Finding, World},
+    model::{ContainerKey, Evidence, NamespaceView, NsType, Severity, Tuple},
+};
+
+/// What a rule is, for its reference.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition {
+    pub id: &'static str,
+    /// In a few words; the title of its alerts.
+    pub title: &'static str,
+    /// The highest severity that it uses.
+    pub severity: Severity,
+    /// MITRE ATT&CK techniques.
+    pub mitre: &'static [&'static str],
+    /// Kinds of events that it lives on.
+    pub needs: &'static [&'static str],
+    /// What it means when it fires.
+    pub what: &'static str,
+    pub false_positives: &'static str,
+    pub response: &'static str,
+}
+
+/// One detector: what it is, and what it makes of a finding.
+#[derive(Clone, Copy)]
+pub struct Detector {
+    pub definition: &'static Definition,
+    pub on_finding: fn(&Finding, &World) -> Option<Draft>,
+}
+
+/// All of them, in the order in which they are asked.
+pub const DETECTORS: &[Detector] = &[
+    namespace_escape::DETECTOR,
+    namespace_drift::DETECTOR,
+    namespace_nested::DETECTOR,
+    namespace_entered::DETECTOR,
+    root_escape::DETECTOR,
+    cgroup_escape::DETECTOR,
+    events_lost::DETECTOR,
+];
+
+/// Their definitions, for the rule reference.
+pub const DEFINITIONS: &[&Definition] = &{
+    let mut all = [DETECTORS[0].definition; DETECTORS.len()];
+    let mut i = 0;
+    while i < DETECTORS.len() {
+        all[i] = DETECTORS[i].definition;
+        i += 1;
+    }
+    all
+};
+
+/// An alert as its detector writes it; identity, node, folding and the process come later.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub definition: &'static Definition,
+    pub severity: Severity,
+    pub message: String,
+    pub container: Option<ContainerKey>,
+    pub namespaces: Option<NamespaceView>,
+    pub evidence: Evidence,
+    /// What repeats of the same rule, container and program are told apart by.
+    pub subject: String,
+}
+
+/// Asks every detector.
+pub fn detect(finding: &Finding, world: &World) -> Vec<Draft> {
+    DETECTORS.iter().filter_map(|detector| (detector.on_finding)(finding, world)).collect()
+}
+
+/// A container as a message names it: its name, else the short form of its id.
+fn called(world: &World, key: Option<ContainerKey>) -> String {
+    match world.container(key) {
+        Some(container) => match &container.name {
+            Some(name) => format!("container {name}"),
+            None => format!("container {}", short(&container.id)),
+        },
+        None => "a container".into(),
+    }
+}
+
+/// The first twelve characters of a long hexadecimal id, as docker shows it; other names whole.
+fn short(id: &str) -> &str {
+    if id.len() == 64 && id.is_ascii() { &id[..12] } else { id }
+}
+
+/// The process as a message names it.
+fn who(finding: &Finding) -> String {
+    match &finding.subject {
+        Some(subject) => format!("{} (pid {})", subject.comm, subject.pid),
+        None => "a process".into(),
+    }
+}
+
+fn names(types: &[NsType]) -> Vec<String> {
+    let mut names: Vec<String> = types.iter().map(|ns| ns.name().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// "mnt", "mnt and net", "ipc, mnt and net"
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+fn view(world: &World, expected: &Tuple, actual: &Tuple, changed: &[NsType]) -> NamespaceView {
+    let host: Vec<NsType> =
+        changed.iter().copied().filter(|ns| actual.get(*ns) == world.host_tuple.get(*ns)).collect();
+    NamespaceView {
+        expected: expected.to_set(),
+        actual: actual.to_set(),
+        changed: names(changed),
+        host: names(&host),
+    }
+}
+
+/// The name of an errno that a refused call gives.
+fn errno_name(errno: i32) -> String {
+    match errno {
+        libc::EPERM => "EPERM".into(),
+        libc::EACCES => "EACCES".into(),
+        other => format!("errno {other}"),
+    }
+}

@@ -1,0 +1,98 @@
+//! A container's task has a root directory that is not its container's.
+
+use observer_common::Kind;
+
+use super::{Definition, Detector, Draft, called, errno_name, who};
+use crate::{
+    enrich::{Fact, Finding, RootVerdict, World},
+    model::{Evidence, Severity},
+};
+
+pub const DETECTOR: Detector = Detector { definition: &DEFINITION, on_finding };
+
+static DEFINITION: Definition = Definition {
+    id: "root.escape",
+    title: "Root directory outside the container",
+    severity: Severity::Critical,
+    mitre: &["T1611"],
+    needs: &["chroot", "pivot_root"],
+    what: "A container's process changed its root directory to the whole of the host's root file system (`chroot /host` \
+           on a mounted host root), or to a directory whose mount belongs to another mount namespace (such as \
+           /proc/PID/root of a process outside). From there it uses the host's files as its own. Changing the root to a \
+           volume, a tmpfs or a tree inside the container is nothing.",
+    false_positives: "Node maintenance pods that mount the host's root and chroot into it on purpose (debug pods, some \
+                      upgrade agents).",
+    response: "As for namespace.escape. Ask why the container mounts the host's root at all.",
+};
+
+fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
+    match &finding.fact {
+        Fact::Root { call, verdict, path } => {
+            let (root, what) = match verdict {
+                RootVerdict::HostRoot => ("host_root", "the host's root file system"),
+                RootVerdict::ForeignMountNamespace => {
+                    ("foreign_mount_namespace", "a directory of another mount namespace")
+                }
+            };
+            Some(Draft {
+                definition: &DEFINITION,
+                severity: Severity::Critical,
+                message: format!(
+                    "{} of {} made {what} its root ({})",
+                    who(finding),
+                    called(world, finding.container),
+                    call.name()
+                ),
+                container: finding.container,
+                namespaces: None,
+                evidence: Evidence {
+                    syscall: Some(call.name().into()),
+                    door: Some(call.name().into()),
+                    root: Some(root.into()),
+                    to: Some(path.clone()),
+                    ..Evidence::default()
+                },
+                subject: format!("{root} {path}"),
+            })
+        }
+        Fact::Refused { call: call @ (Kind::Chroot | Kind::PivotRoot), errno, path, .. } => {
+            let errno = errno_name(*errno);
+            Some(Draft {
+                definition: &DEFINITION,
+                severity: Severity::Notice,
+                message: format!(
+                    "{} of {} tried to change its root directory and was refused ({errno})",
+                    who(finding),
+                    called(world, finding.container)
+                ),
+                container: finding.container,
+                namespaces: None,
+                subject: format!("{} {errno}", call.name()),
+                evidence: Evidence {
+                    syscall: Some(call.name().into()),
+                    errno: Some(errno),
+                    to: path.clone(),
+                    ..Evidence::default()
+                },
+            })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+
+    #[test]
+    fn both_verdicts_are_critical_and_refusals_are_notices() {
+        let world = world();
+        for verdict in [RootVerdict::HostRoot, RootVerdict::ForeignMountNamespace] {
+            let mut finding = refused(Kind::Chroot);
+            finding.fact = Fact::Root { call: Kind::Chroot, verdict, path: "/host".into() };
+            assert_eq!(on_finding(&finding, &world).unwrap().severity, Severity::Critical);
+        }
+        assert_eq!(on_finding(&refused(Kind::PivotRoot), &world).unwrap().severity, Severity::Notice);
+        assert!(on_finding(&refused(Kind::Setns), &world).is_none());
+    }
+}

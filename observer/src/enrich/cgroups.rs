@@ -1,0 +1,149 @@
+//! Cgroups made, removed, and tasks that move between them.
+
+use observer_common::{Kind, flags};
+
+use super::{
+    Enricher,
+    finding::*,
+    identity::{Identity, identify},
+    world::{CgroupEntry, Slot},
+};
+use crate::{
+    decode::{Event, Payload, text},
+    host::Host,
+    model::{Ancestor, ContainerKey},
+};
+
+impl Enricher {
+    pub(super) fn cgroup_made(&mut self, event: &Event) {
+        let Payload::Cgroup { cgroup, path } = &event.payload else { return };
+        let path = String::from_utf8_lossy(path);
+        let inherited = self
+            .world
+            .cgroups
+            .get(&(cgroup.hierarchy, cgroup.parent_id))
+            .is_some_and(|parent| parent.slot == cgroup.slot);
+        self.know_cgroup(
+            cgroup.hierarchy,
+            cgroup.id,
+            &path,
+            cgroup.slot,
+            inherited,
+            event.header.time_ns,
+            false,
+        );
+    }
+
+    /// Enters a cgroup into the tables, and its slot, unless that was inherited from the cgroup above.
+    #[expect(clippy::too_many_arguments, reason = "plain facts of one cgroup")]
+    pub(super) fn know_cgroup(
+        &mut self,
+        hierarchy: u32,
+        id: u64,
+        path: &str,
+        slot: u64,
+        inherited: bool,
+        now: u64,
+        late: bool,
+    ) {
+        self.world.cgroups.insert((hierarchy, id), CgroupEntry { path: path.into(), slot });
+        if inherited {
+            return;
+        }
+        match identify(path) {
+            Identity::Container { id: name, runtime } => {
+                let key = self.world.make_container(&name, runtime, now, late);
+                self.world.assign_slot(slot, key);
+                self.world.add_cgroup(key, hierarchy, id, path);
+            }
+            Identity::Host => self.world.assign_host(slot),
+            Identity::Unknown { leaf } => {
+                self.world.slots.entry(slot).or_insert_with(|| Slot {
+                    leaf: Some(leaf),
+                    seen_ns: now,
+                    ..Slot::default()
+                });
+            }
+        }
+    }
+
+    pub(super) fn cgroup_removed(&mut self, event: &Event) {
+        let Payload::Cgroup { cgroup, .. } = &event.payload else { return };
+        let place = (cgroup.hierarchy, cgroup.id);
+        let Some(entry) = self.world.cgroups.remove(&place) else { return };
+        let container = self.world.container_of_slot(entry.slot);
+        match container {
+            Some(key) => {
+                if let Some(container) = self.world.containers.get_mut(&key) {
+                    container.cgroups.retain(|c| (c.hierarchy, c.id) != place);
+                }
+                self.world.drop_if_gone(key);
+            }
+            // A slot that never became anything goes with its cgroup.
+            None => {
+                if !self.world.cgroups.values().any(|c| c.slot == entry.slot)
+                    && self.world.slots.remove(&entry.slot).is_some_and(|slot| slot.is_host)
+                {
+                    self.world.effects.push(Effect::Forget { slot: entry.slot });
+                }
+            }
+        }
+    }
+
+    pub(super) fn cgroup_move(&mut self, event: &Event, host: &mut dyn Host) {
+        let Payload::CgroupMove { change, path } = &event.payload else { return };
+        self.know_process(event);
+        if Self::is_entering(event) || !event.is(flags::PRIORITY | flags::DEMOTED) {
+            return;
+        }
+        let Some(key) = self.container(event) else { return };
+        let to = &change.to;
+        let target = self
+            .world
+            .cgroups
+            .get(&(to.hierarchy, to.id))
+            .map(|cgroup| cgroup.slot)
+            .or((to.slot != 0).then_some(to.slot))
+            .and_then(|slot| self.world.container_of_slot(slot));
+        let Some(from) = self.left(key, to.hierarchy, target) else { return };
+        let to_path = if path.is_empty() {
+            self.world.cgroups.get(&(to.hierarchy, to.id)).map_or_else(
+                // Only a hierarchy's root is in no table.
+                || "/".to_owned(),
+                |cgroup| cgroup.path.to_string(),
+            )
+        } else {
+            String::from_utf8_lossy(path).into_owned()
+        };
+        let subject = self.subject(event, host);
+        let mover = Ancestor { pid: change.mover_tgid, comm: text(&change.mover_comm) };
+        let mover_in_container = self.world.container_of_slot(change.mover_slot).is_some();
+        let change = CgroupChange {
+            hierarchy: to.hierarchy,
+            from: Some(from),
+            to: Some(to_path),
+            to_id: to.id,
+            target,
+            mover,
+            mover_in_container,
+            door: change.door,
+        };
+        debug_assert_eq!(event.kind, Kind::CgroupMove);
+        self.find(event, Some(subject), Some(key), Fact::Cgroup(change));
+    }
+
+    /// The path that a task of the container has left, if being in `target` now is outside: only hierarchies in
+    /// which the container has a cgroup count.
+    pub(super) fn left(
+        &self,
+        key: ContainerKey,
+        hierarchy: u32,
+        target: Option<ContainerKey>,
+    ) -> Option<String> {
+        if target == Some(key) {
+            return None;
+        }
+        let container = self.world.containers.get(&key)?;
+        container.cgroups.iter().find(|c| c.hierarchy == hierarchy).map(|c| c.path.clone())
+    }
+}

@@ -1,0 +1,141 @@
+//! What enrichment hands to the detectors.
+
+use std::collections::BTreeMap;
+
+use observer_common::Kind;
+
+use crate::model::{Ancestor, ContainerKey, NsType, Tuple};
+
+/// Something that a detector may care about, with all it needs to know.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Kernel time, ns.
+    pub time_ns: u64,
+    pub subject: Option<Subject>,
+    /// By origin.
+    pub container: Option<ContainerKey>,
+    pub fact: Fact,
+    /// It happened before the agent started.
+    pub late: bool,
+}
+
+/// The process at the time.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    pub pid: u32,
+    pub tid: u32,
+    pub start_ns: u64,
+    pub comm: String,
+    pub exe: Option<String>,
+    pub args: Vec<String>,
+    pub uid: u32,
+    pub gid: u32,
+    pub ancestors: Vec<Ancestor>,
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// The namespaces of a container's task changed.
+    Namespaces(NamespaceChange),
+    /// A call that would have changed namespaces or the root was refused.
+    Refused { call: Kind, errno: i32, types: Vec<NsType>, path: Option<String> },
+    /// A task of the host executes something in a container's namespaces.
+    Entered { owner: ContainerKey, expected: Tuple, actual: Tuple, types: Vec<NsType>, door: Door },
+    /// A container's task is in a cgroup outside its container.
+    Cgroup(CgroupChange),
+    /// A container's task has a root directory that is not its container's.
+    Root { call: Kind, verdict: RootVerdict, path: String },
+    /// Events were lost: why and how many since the last time.
+    Lost { new: BTreeMap<String, u64> },
+    /// Events of a container that would have decided something found no room.
+    Displaced { count: u64, host: Vec<NsType>, actual: Tuple, expected: Tuple },
+}
+
+/// How something came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// A watched call.
+    Call(Kind),
+    /// No watched call explains it.
+    Unseen,
+}
+
+impl Door {
+    pub fn name(self) -> &'static str {
+        match self {
+            Door::Call(Kind::Fork) => "clone",
+            Door::Call(kind) => kind.name(),
+            Door::Unseen => "unseen",
+        }
+    }
+}
+
+/// Whose a namespace is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Host,
+    Container(ContainerKey),
+    /// Made by nobody we saw.
+    Unknown,
+}
+
+/// A namespace that is neither in the container's baseline nor made inside the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    pub ns: NsType,
+    pub inode: u32,
+    pub owner: Owner,
+}
+
+#[derive(Clone, Debug)]
+pub struct NamespaceChange {
+    pub expected: Tuple,
+    pub actual: Tuple,
+    /// All foreign namespaces that the task is in now; at least one of them is new, or the list is empty.
+    pub foreign: Vec<Foreign>,
+    /// Types that the task (or its clone) made anew.
+    pub made: Vec<NsType>,
+    pub door: Door,
+}
+
+impl NamespaceChange {
+    /// The gravest owner among the foreign namespaces.
+    pub fn has_known_owner(&self) -> bool {
+        self.foreign.iter().any(|foreign| foreign.owner != Owner::Unknown)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct CgroupChange {
+    pub hierarchy: u32,
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub to_id: u64,
+    /// The other container it is in now.
+    pub target: Option<ContainerKey>,
+    pub mover: Ancestor,
+    /// The mover is of the same container, or of another one: not the host.
+    pub mover_in_container: bool,
+    /// See `observer_common::door`.
+    pub door: u32,
+}
+
+/// Why a root directory is not the container's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootVerdict {
+    /// The mount shows the whole file system that is the host's root.
+    HostRoot,
+    /// The mount belongs to another mount namespace than the task is in.
+    ForeignMountNamespace,
+}
+
+/// What the kernel side is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Describe { slot: u64, class: u32, canonical: u64 },
+    Mark { pid: u32, slot: u64 },
+    AdoptNamespace { inode: u32, slot: u64 },
+    Forget { slot: u64 },
+    ForgetNamespace { inode: u32 },
+}

@@ -1,0 +1,254 @@
+//! From events to findings: who did it, whose container is it, what changed against what it should be.
+//!
+//! Keeps the tables ([`World`]) and decides nothing about severity: detectors read findings and the tables.
+//! News may come late (two rings) or never (loss), so every event is usable by itself and only fills gaps.
+
+mod cgroups;
+mod finding;
+mod identity;
+mod joins;
+mod namespaces;
+mod process;
+mod snapshot;
+mod sweep;
+mod world;
+
+use std::rc::Rc;
+
+use observer_common::{Host as HostFacts, Kind, flags};
+
+pub use finding::{
+    CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RootVerdict, Subject,
+};
+pub use identity::{Identity, identify};
+pub use namespaces::types_of_mask;
+pub use snapshot::{HostRecord, Snapshot, inherits};
+pub use world::World;
+
+use crate::{
+    decode::{Event, Payload, text},
+    host::{Host, RuntimeFacts},
+    model::{Ancestor, ContainerKey, Pod, Process, ProcessKey, Runtime, Tuple},
+};
+
+/// The stage.
+#[derive(Debug)]
+pub struct Enricher {
+    pub world: World,
+    joins: joins::Joins,
+    looked: Option<sweep::Look>,
+    findings: Vec<Finding>,
+}
+
+impl Enricher {
+    pub fn new(host: HostFacts) -> Self {
+        Enricher {
+            world: World::new(host),
+            joins: joins::Joins::default(),
+            looked: None,
+            findings: Vec::new(),
+        }
+    }
+
+    /// What one event showed.
+    pub fn event(&mut self, event: &Event, host: &mut dyn Host) -> Vec<Finding> {
+        match event.kind {
+            Kind::Fork => self.fork(event),
+            Kind::Exec => self.exec(event, host),
+            Kind::Exit => self.exit(event),
+            Kind::CgroupMkdir => self.cgroup_made(event),
+            Kind::CgroupRmdir => self.cgroup_removed(event),
+            Kind::CgroupMove => self.cgroup_move(event, host),
+            Kind::Setns => self.setns(event, host),
+            Kind::Unshare => self.unshare(event, host),
+            Kind::Clone => self.refused(event, host),
+            Kind::Chroot | Kind::PivotRoot => self.root(event, host),
+            Kind::Drift => self.drift(event, host),
+        }
+        std::mem::take(&mut self.findings)
+    }
+
+    /// Time has passed: sets of joins may be due.
+    pub fn tick(&mut self, now_ns: u64) -> Vec<Finding> {
+        for join in self.joins.due(now_ns) {
+            self.close_join(join);
+        }
+        std::mem::take(&mut self.findings)
+    }
+
+    /// Until when, at the latest, [`Enricher::tick`] wants to be called (kernel time).
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.joins.next_deadline()
+    }
+
+    /// What the kernel side is to be told, since the last call.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.world.effects)
+    }
+
+    /// The container that the event's task is of, by its mark.
+    fn container(&self, event: &Event) -> Option<ContainerKey> {
+        self.world.container_of_slot(event.header.slot)
+    }
+
+    /// The event's process in the table, put there from the event itself if it is not yet known.
+    fn know_process(&mut self, event: &Event) {
+        let header = &event.header;
+        let key = ProcessKey::new(header.tgid, header.start_ns);
+        let container = self.container(event);
+        match self.world.processes.get_mut(&header.tgid) {
+            Some(process) if process.key == key => {
+                process.start_ns = header.start_ns;
+                process.entering = Self::is_entering(event);
+                if container.is_some() && process.container != container {
+                    self.world.set_process_container(header.tgid, container);
+                }
+            }
+            _ => {
+                if self.world.is_buried(key) {
+                    return;
+                }
+                let parent = event
+                    .ancestors
+                    .first()
+                    .map(|a| ProcessKey::new(a.tgid, a.start_ns))
+                    .or_else(|| self.world.processes.get(&header.ppid).map(|p| p.key));
+                self.world.insert_process(Process {
+                    key,
+                    start_ns: header.start_ns,
+                    parent,
+                    comm: text(&header.comm).into(),
+                    exe: None,
+                    args: Rc::from([]),
+                    uid: header.uid,
+                    gid: header.gid,
+                    ns_pid: header.ns_pid,
+                    tuple: Tuple::default(),
+                    container,
+                    entering: Self::is_entering(event),
+                    updated_ns: 0,
+                });
+            }
+        }
+    }
+
+    /// The process as the event and the table have it; executable and arguments of a process older than the agent
+    /// are read from /proc.
+    fn subject(&mut self, event: &Event, host: &mut dyn Host) -> Subject {
+        let header = &event.header;
+        let key = ProcessKey::new(header.tgid, header.start_ns);
+        if let Some(process) = self.world.processes.get_mut(&header.tgid)
+            && process.key == key
+            && process.exe.is_none()
+            && event.kind != Kind::Exit
+            && let Some((exe, args)) = host.image(key.pid, key.start_ticks)
+        {
+            process.exe = exe.map(Into::into);
+            process.args = args.into();
+        }
+        self.subject_known(event)
+    }
+
+    fn subject_known(&self, event: &Event) -> Subject {
+        let header = &event.header;
+        let key = ProcessKey::new(header.tgid, header.start_ns);
+        let process = self.world.processes.get(&header.tgid).filter(|process| process.key == key);
+        let container = self.container(event).or_else(|| process.and_then(|p| p.container));
+        Subject {
+            pid: header.tgid,
+            tid: header.tid,
+            start_ns: header.start_ns,
+            comm: text(&header.comm),
+            exe: process.and_then(|p| p.exe.as_deref()).map(str::to_owned),
+            args: process.map(|p| p.args.to_vec()).unwrap_or_default(),
+            uid: header.uid,
+            gid: header.gid,
+            ancestors: self.chain(event, process.and_then(|p| p.parent), container),
+        }
+    }
+
+    /// The kernel side's own walk where the event has it, else the table's.
+    fn chain(
+        &self,
+        event: &Event,
+        parent: Option<ProcessKey>,
+        container: Option<ContainerKey>,
+    ) -> Vec<Ancestor> {
+        if event.ancestors.is_empty() {
+            return self.world.ancestors(parent, container);
+        }
+        let inside = |a: &&observer_common::Ancestor| {
+            let key = ProcessKey::new(a.tgid, a.start_ns);
+            // One that the table does not know (yet) is shown rather than hidden.
+            container.is_none()
+                || self.world.processes.get(&a.tgid).is_none_or(|p| p.key != key || p.container == container)
+        };
+        event
+            .ancestors
+            .iter()
+            .take_while(inside)
+            .map(|a| Ancestor { pid: a.tgid, comm: text(&a.comm) })
+            .collect()
+    }
+
+    fn find(&mut self, event: &Event, subject: Option<Subject>, container: Option<ContainerKey>, fact: Fact) {
+        self.findings.push(Finding { time_ns: event.header.time_ns, subject, container, fact, late: false });
+    }
+
+    /// Fills in what a runtime's state says, once.
+    fn name_container(&mut self, key: ContainerKey, host: &mut dyn Host) {
+        let Some(container) = self.world.containers.get(&key) else { return };
+        if container.name.is_some() || container.runtime == Runtime::Namespaces {
+            return;
+        }
+        let id = container.id.clone();
+        if let Some(facts) = host.runtime(&id) {
+            self.apply_runtime(key, &facts);
+        }
+    }
+
+    fn apply_runtime(&mut self, key: ContainerKey, facts: &RuntimeFacts) {
+        let Some(container) = self.world.containers.get_mut(&key) else { return };
+        container.name = facts.name.clone().or(container.name.take());
+        container.image = facts.image.clone().or(container.image.take());
+        let runtime = match facts.runtime.as_deref() {
+            Some("docker") => Some(Runtime::Docker),
+            Some("containerd") => Some(Runtime::Containerd),
+            Some("runc") => Some(Runtime::Runc),
+            Some("crun") => Some(Runtime::Crun),
+            _ => None,
+        };
+        if container.runtime == Runtime::Unknown
+            && let Some(runtime) = runtime
+        {
+            container.runtime = runtime;
+        }
+        if let Some(name) = &facts.pod_name {
+            container.pod = Some(Pod {
+                namespace: facts.pod_namespace.clone().unwrap_or_default(),
+                name: name.clone(),
+                uid: facts.pod_uid.clone().unwrap_or_default(),
+                container: facts.pod_container.clone().unwrap_or_default(),
+            });
+        }
+    }
+
+    /// True if the task is on its way into a container: nothing that it does is an escape.
+    fn is_entering(event: &Event) -> bool {
+        event.is(flags::ENTERING)
+    }
+}
+
+/// The syscall payload of an event, if it has one.
+fn call_of(event: &Event) -> Option<&observer_common::Syscall> {
+    match &event.payload {
+        Payload::Syscall(call) => Some(call),
+        Payload::RootChange { change, .. } => Some(&change.call),
+        _ => None,
+    }
+}
+
+/// EPERM and EACCES: the kernel said no, rather than "that makes no sense".
+fn is_refusal(ret: i64) -> bool {
+    ret == -i64::from(libc::EPERM) || ret == -i64::from(libc::EACCES)
+}

@@ -1,0 +1,227 @@
+//! Changes of namespaces and of the root directory.
+
+use observer_common::{Kind, flags};
+
+use super::{Enricher, call_of, finding::*, is_refusal, joins::Join};
+use crate::{
+    decode::{Event, Payload},
+    host::Host,
+    model::{ContainerKey, NsType, Tuple},
+};
+
+/// CLONE_NEW* bits and the type each makes.
+const CLONE_TYPES: [(u64, &str); 8] = [
+    (0x0200_0000, "cgroup"),
+    (0x0800_0000, "ipc"),
+    (0x0002_0000, "mnt"),
+    (0x4000_0000, "net"),
+    (0x2000_0000, "pid"),
+    (0x0000_0080, "time"),
+    (0x1000_0000, "user"),
+    (0x0400_0000, "uts"),
+];
+
+/// The types that a mask of CLONE_NEW* bits names, sorted.
+pub fn types_of_mask(mask: u64) -> Vec<NsType> {
+    CLONE_TYPES
+        .iter()
+        .filter(|(bit, _)| mask & bit != 0)
+        .filter_map(|(_, name)| NsType::by_name(name))
+        .collect()
+}
+
+impl Enricher {
+    pub(super) fn setns(&mut self, event: &Event, host: &mut dyn Host) {
+        let Some(call) = call_of(event) else { return };
+        let header = &event.header;
+        self.know_process(event);
+        if call.ret < 0 {
+            self.refused(event, host);
+            return;
+        }
+        let tuple = Tuple(header.inodes);
+        let before = self.world.last_tuple(header.tgid, header.tid);
+        self.world.set_last_tuple(header.tgid, header.tid, tuple, header.time_ns);
+        let Some(container) = self.container(event) else { return };
+        if Self::is_entering(event) {
+            return;
+        }
+        let subject = self.subject(event, host);
+        let join = Join {
+            pid: header.tgid,
+            tid: header.tid,
+            first_ns: header.time_ns,
+            before,
+            after: tuple,
+            subject,
+            container,
+        };
+        if let Some(displaced) = self.joins.add(join) {
+            self.close_join(displaced);
+        }
+    }
+
+    /// A process goes on: its sets of joins are complete.
+    pub(super) fn close_joins(&mut self, pid: u32, tid: Option<u32>) {
+        for join in self.joins.take(pid, tid) {
+            self.close_join(join);
+        }
+    }
+
+    pub(super) fn close_join(&mut self, join: Join) {
+        let door = Door::Call(Kind::Setns);
+        self.judge(join.first_ns, join.subject, join.container, join.before, join.after, Vec::new(), door);
+    }
+
+    pub(super) fn unshare(&mut self, event: &Event, host: &mut dyn Host) {
+        let Some(call) = call_of(event) else { return };
+        let header = &event.header;
+        self.know_process(event);
+        if call.ret < 0 {
+            self.refused(event, host);
+            return;
+        }
+        let tuple = Tuple(header.inodes);
+        let container = self.container(event);
+        let before = self.world.last_tuple(header.tgid, header.tid);
+        self.world.set_last_tuple(header.tgid, header.tid, tuple, header.time_ns);
+        // What the flags asked for and the call granted is new; pid and time are the children's.
+        let made: Vec<NsType> = types_of_mask(call.args[0]);
+        let by = container.filter(|_| !Self::is_entering(event));
+        for ns in &made {
+            let seen = match ns.name() {
+                "pid" => NsType::by_name("pid_for_children"),
+                "time" => NsType::by_name("time_for_children"),
+                _ => Some(*ns),
+            };
+            if let Some(seen) = seen {
+                self.world.namespace_made(*ns, tuple.get(seen), by);
+            }
+        }
+        if let Some(container) = by
+            && !made.is_empty()
+        {
+            let subject = self.subject(event, host);
+            self.judge(header.time_ns, subject, container, before, tuple, made, Door::Call(Kind::Unshare));
+        }
+    }
+
+    /// A refused attempt of a container's task.
+    pub(super) fn refused(&mut self, event: &Event, host: &mut dyn Host) {
+        let Some(call) = call_of(event) else { return };
+        if !is_refusal(call.ret) || Self::is_entering(event) {
+            return;
+        }
+        self.know_process(event);
+        let Some(container) = self.container(event) else { return };
+        let types = match event.kind {
+            Kind::Setns => types_of_mask(call.args[1]),
+            _ => types_of_mask(call.args[0]),
+        };
+        let path = match &event.payload {
+            Payload::RootChange { path, .. } => Some(String::from_utf8_lossy(path).into_owned()),
+            _ => None,
+        };
+        let subject = self.subject(event, host);
+        let fact = Fact::Refused { call: event.kind, errno: -call.ret as i32, types, path };
+        self.find(event, Some(subject), Some(container), fact);
+    }
+
+    /// A thread's tuple changed, and nothing that we watch did it.
+    pub(super) fn drift(&mut self, event: &Event, host: &mut dyn Host) {
+        let header = &event.header;
+        self.know_process(event);
+        let tuple = Tuple(header.inodes);
+        let before = self.world.last_tuple(header.tgid, header.tid);
+        self.world.set_last_tuple(header.tgid, header.tid, tuple, header.time_ns);
+        if Self::is_entering(event) {
+            return;
+        }
+        if let Some(container) = self.container(event) {
+            let subject = self.subject(event, host);
+            self.judge(header.time_ns, subject, container, before, tuple, Vec::new(), Door::Unseen);
+        }
+    }
+
+    /// Holds a container task's namespaces against its container, and reports what is new in them.
+    #[expect(clippy::too_many_arguments, reason = "the one place where all of a change comes together")]
+    pub(super) fn judge(
+        &mut self,
+        time_ns: u64,
+        subject: Subject,
+        container: ContainerKey,
+        before: Option<Tuple>,
+        actual: Tuple,
+        made: Vec<NsType>,
+        door: Door,
+    ) {
+        let Some(known) = self.world.containers.get(&container) else { return };
+        let Some(expected) = known.baseline else { return };
+        let foreign = self.world.foreign(known, &actual);
+        // A tuple that was never seen before is held against the baseline.
+        let before = before.filter(Tuple::is_known).unwrap_or(expected);
+        let is_new = foreign.iter().any(|f| before.get(f.ns) != f.inode);
+        if !is_new && made.is_empty() {
+            return;
+        }
+        let foreign = if is_new { foreign } else { Vec::new() };
+        let change = NamespaceChange { expected, actual, foreign, made, door };
+        self.findings.push(Finding {
+            time_ns,
+            subject: Some(subject),
+            container: Some(container),
+            fact: Fact::Namespaces(change),
+            late: false,
+        });
+    }
+
+    pub(super) fn root(&mut self, event: &Event, host: &mut dyn Host) {
+        let Payload::RootChange { change, path } = &event.payload else { return };
+        self.know_process(event);
+        if change.call.ret < 0 {
+            self.refused(event, host);
+            return;
+        }
+        if Self::is_entering(event) || event.is(flags::JUDGE) {
+            return;
+        }
+        let Some(key) = self.container(event) else { return };
+        let Some(baseline) = self.world.container(Some(key)).and_then(|c| c.baseline) else { return };
+        let tuple = Tuple(event.header.inodes);
+        let mnt = tuple.get(NsType::MNT);
+        let made_inside =
+            self.world.container(Some(key)).is_some_and(|c| c.made.contains(&(NsType::MNT.index(), mnt)));
+        if mnt != baseline.get(NsType::MNT) && !made_inside {
+            // Already out by its mount namespace, and that was told.
+            return;
+        }
+        let root = &change.root;
+        let host_root = &self.world.host.root;
+        let verdict = if root.mnt_ns != 0 && root.mnt_ns != mnt {
+            RootVerdict::ForeignMountNamespace
+        } else if root.dev == host_root.dev
+            && root.mount_root_ino == host_root.mount_root_ino
+            && baseline.get(NsType::MNT) != self.world.host_tuple.get(NsType::MNT)
+        {
+            RootVerdict::HostRoot
+        } else {
+            return;
+        };
+        let subject = self.subject(event, host);
+        let path = String::from_utf8_lossy(path).into_owned();
+        self.find(event, Some(subject), Some(key), Fact::Root { call: event.kind, verdict, path });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_name_their_types_sorted() {
+        let names = |mask| types_of_mask(mask).iter().map(|ns| ns.name()).collect::<Vec<_>>();
+        assert_eq!(names(0x7e02_0080), ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"]);
+        assert_eq!(names(0x1000_0000), ["user"]);
+        assert!(names(0).is_empty());
+    }
+}

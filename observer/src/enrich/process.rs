@@ -1,0 +1,312 @@
+//! Forks, execs, exits.
+
+use std::rc::Rc;
+
+use observer_common::{Kind, flags};
+
+use super::{Enricher, finding::*};
+use crate::{
+    decode::{Event, Payload, arguments, text},
+    host::Host,
+    model::{ContainerKey, NsType, Process, ProcessKey, Runtime, Tuple},
+};
+
+impl Enricher {
+    pub(super) fn fork(&mut self, event: &Event) {
+        let Payload::Fork(fork) = &event.payload else { return };
+        let header = &event.header;
+        self.close_joins(fork.parent_tgid, Some(fork.parent_tid));
+        let container = self.container(event);
+        let tuple = Tuple(header.inodes);
+        let parent_tuple = Tuple(fork.parent_inodes);
+        if event.is(flags::PARENT_CHANGED)
+            && let Some(container) = container
+        {
+            let mut subject = self.subject_known(event);
+            subject.pid = fork.parent_tgid;
+            subject.tid = fork.parent_tid;
+            subject.start_ns = fork.parent_start_ns;
+            // The parent is its child's nearest ancestor; its own come behind.
+            if subject.ancestors.first().is_some_and(|a| a.pid == fork.parent_tgid) {
+                subject.ancestors.remove(0);
+            }
+            if let Some(parent) = self.world.processes.get(&fork.parent_tgid) {
+                subject.exe = parent.exe.as_deref().map(str::to_owned);
+                subject.args = parent.args.to_vec();
+            }
+            let before = self.world.last_tuple(fork.parent_tgid, fork.parent_tid);
+            self.world.set_last_tuple(fork.parent_tgid, fork.parent_tid, parent_tuple, header.time_ns);
+            self.judge(header.time_ns, subject, container, before, parent_tuple, Vec::new(), Door::Unseen);
+        }
+        let is_process = header.tgid == header.tid;
+        if is_process {
+            self.know_fork(event, fork, container);
+        }
+        let made = self.made_by_clone(&parent_tuple, &tuple);
+        let by = container.filter(|_| !Self::is_entering(event));
+        for ns in &made {
+            self.world.namespace_made(*ns, tuple.get(*ns), by);
+        }
+        if !is_process {
+            self.world.set_last_tuple(header.tgid, header.tid, tuple, header.time_ns);
+        }
+        if event.is(flags::CHANGED)
+            && let Some(container) = by
+        {
+            let subject = self.subject_known(event);
+            self.judge(
+                header.time_ns,
+                subject,
+                container,
+                Some(parent_tuple),
+                tuple,
+                made,
+                Door::Call(Kind::Fork),
+            );
+        }
+    }
+
+    /// Types in which a clone made new namespaces, rather than handing on those meant for children.
+    fn made_by_clone(&self, parent: &Tuple, child: &Tuple) -> Vec<NsType> {
+        parent
+            .differences(child)
+            .filter(|ns| ns.kind() == *ns)
+            .filter(|ns| {
+                let handed_on = match ns.name() {
+                    "pid" => NsType::by_name("pid_for_children").map(|c| parent.get(c)),
+                    "time" => NsType::by_name("time_for_children").map(|c| parent.get(c)),
+                    _ => None,
+                };
+                handed_on != Some(child.get(*ns))
+            })
+            .collect()
+    }
+
+    fn know_fork(&mut self, event: &Event, fork: &observer_common::Fork, container: Option<ContainerKey>) {
+        let header = &event.header;
+        let key = ProcessKey::new(header.tgid, header.start_ns);
+        let parent_key = ProcessKey::new(fork.parent_tgid, fork.parent_start_ns);
+        if self.world.is_buried(key) {
+            return;
+        }
+        if let Some(known) = self.world.processes.get_mut(&header.tgid)
+            && known.key == key
+        {
+            // Newer news came first by the other ring; only the parent may be missing.
+            known.parent = Some(parent_key);
+            return;
+        }
+        let parent = self.world.processes.get(&fork.parent_tgid).filter(|p| p.key == parent_key);
+        let (exe, args) = match parent {
+            Some(parent) => (parent.exe.clone(), parent.args.clone()),
+            None => (None, Rc::from([])),
+        };
+        let process = Process {
+            key,
+            start_ns: header.start_ns,
+            parent: Some(parent_key),
+            comm: text(&header.comm).into(),
+            exe,
+            args,
+            uid: header.uid,
+            gid: header.gid,
+            ns_pid: header.ns_pid,
+            tuple: Tuple(header.inodes),
+            container,
+            entering: Self::is_entering(event),
+            updated_ns: header.time_ns,
+        };
+        self.world.insert_process(process);
+    }
+
+    pub(super) fn exec(&mut self, event: &Event, host: &mut dyn Host) {
+        let Payload::Exec { exec, filename, args } = &event.payload else { return };
+        let header = &event.header;
+        // All other threads are gone, and with them their namespaces.
+        self.close_joins(header.tgid, None);
+        if !self.world.threads.is_empty() {
+            self.world.threads.retain(|(pid, _), _| *pid != header.tgid);
+        }
+        let before = self.world.last_tuple(header.tgid, exec.old_tid);
+        let tuple = Tuple(header.inodes);
+        if event.is(flags::JUDGE) {
+            self.settle(event, &tuple, host);
+        }
+        self.know_process(event);
+        let container = self.container(event);
+        let known = ProcessKey::new(header.tgid, header.start_ns);
+        if let Some(process) = self.world.processes.get_mut(&header.tgid)
+            && process.key == known
+            && process.updated_ns <= header.time_ns
+        {
+            process.comm = text(&header.comm).into();
+            process.exe = (!filename.is_empty()).then(|| String::from_utf8_lossy(filename).into());
+            process.args = arguments(args).into();
+            process.uid = header.uid;
+            process.gid = header.gid;
+            process.tuple = tuple;
+            process.entering = Self::is_entering(event);
+            process.updated_ns = header.time_ns;
+        }
+        if event.is(flags::JUDGE) {
+            match container {
+                Some(_) => {}
+                None => self.entered(event, &tuple, host),
+            }
+            return;
+        }
+        if event.is(flags::CHANGED)
+            && !Self::is_entering(event)
+            && let Some(container) = container
+        {
+            let subject = self.subject(event, host);
+            self.judge(header.time_ns, subject, container, before, tuple, Vec::new(), Door::Unseen);
+        }
+    }
+
+    /// A newcomer's first exec: it may make a container known, and give one its baseline.
+    fn settle(&mut self, event: &Event, tuple: &Tuple, host: &mut dyn Host) {
+        let header = &event.header;
+        if header.slot == 0 {
+            return;
+        }
+        let slot = self.world.slots.get(&header.slot).cloned().unwrap_or_default();
+        if slot.is_host {
+            return;
+        }
+        let key = match slot.container {
+            Some(key) => key,
+            None => match slot.leaf {
+                Some(leaf) => {
+                    let facts = host.runtime(&leaf);
+                    if facts.is_none() && !self.world.looks_contained(tuple) {
+                        return;
+                    }
+                    self.container_of_leaf(&leaf, header.time_ns, facts)
+                }
+                None => match self.container_of_namespaces(header.slot, tuple, header.time_ns) {
+                    Some(key) => key,
+                    None => return,
+                },
+            },
+        };
+        if self.world.containers.get(&key).is_some_and(|c| c.baseline.is_none()) {
+            self.world.set_baseline(key, *tuple);
+            self.name_container(key, host);
+        }
+        // What was put in place before its container was known is known now.
+        let of_slot: Vec<u32> = self
+            .world
+            .processes
+            .values()
+            .filter(|p| p.container.is_none() && p.key.pid == header.tgid)
+            .map(|p| p.key.pid)
+            .collect();
+        for pid in of_slot {
+            self.world.set_process_container(pid, Some(key));
+        }
+    }
+
+    /// A container whose cgroups have an arbitrary name: all that were made with that name at about the same time
+    /// are its, one in each hierarchy.
+    fn container_of_leaf(
+        &mut self,
+        leaf: &str,
+        now: u64,
+        facts: Option<crate::host::RuntimeFacts>,
+    ) -> ContainerKey {
+        const TOGETHER_NS: u64 = 60_000_000_000;
+        let key = self.world.make_container(leaf, Runtime::Unknown, now, false);
+        let mut slots: Vec<u64> = self
+            .world
+            .slots
+            .iter()
+            .filter(|(_, slot)| {
+                slot.container.is_none()
+                    && slot.leaf.as_deref() == Some(leaf)
+                    && now.saturating_sub(slot.seen_ns) < TOGETHER_NS
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        slots.sort_unstable();
+        let mut cgroups: Vec<_> = self
+            .world
+            .cgroups
+            .iter()
+            .filter(|(_, cgroup)| {
+                slots.contains(&cgroup.slot) && cgroup.path.rsplit('/').next() == Some(leaf)
+            })
+            .map(|((hierarchy, id), cgroup)| (*hierarchy, *id, cgroup.path.clone()))
+            .collect();
+        cgroups.sort();
+        for slot in slots {
+            self.world.assign_slot(slot, key);
+        }
+        for (hierarchy, id, path) in cgroups {
+            self.world.add_cgroup(key, hierarchy, id, &path);
+        }
+        if let Some(facts) = facts {
+            self.apply_runtime(key, &facts);
+        }
+        key
+    }
+
+    /// A container without cgroup. If its namespaces are another container's, it is a visitor of that one and no
+    /// container: the slot is the host's.
+    fn container_of_namespaces(&mut self, slot: u64, tuple: &Tuple, now: u64) -> Option<ContainerKey> {
+        let inode = self.world.own_world_inode(tuple)?;
+        let ns = if tuple.get(NsType::PID) == inode { NsType::PID } else { NsType::USER };
+        if let Owner::Container(_) = self.world.owner(ns, inode) {
+            self.world.assign_host(slot);
+            return None;
+        }
+        let key = self.world.make_container(&format!("ns-{inode}"), Runtime::Namespaces, now, false);
+        self.world.assign_slot(slot, key);
+        Some(key)
+    }
+
+    /// A host task that joined namespaces executes something: in a container's?
+    fn entered(&mut self, event: &Event, tuple: &Tuple, host: &mut dyn Host) {
+        let mut types = Vec::new();
+        let mut into = None;
+        for (ns, inode) in tuple.iter().filter(|(_, inode)| *inode != 0) {
+            if let Owner::Container(key) = self.world.owner(ns, inode) {
+                types.push(ns);
+                into.get_or_insert(key);
+            }
+        }
+        let Some(owner) = into else { return };
+        // The plain namespaces of a process's own making (bubblewrap, unshare) are no container's it entered.
+        let subject = self.subject(event, host);
+        let expected = self.world.host_tuple;
+        let door = Door::Call(Kind::Setns);
+        let fact = Fact::Entered { owner, expected, actual: *tuple, types, door };
+        self.find(event, Some(subject), Some(owner), fact);
+    }
+
+    pub(super) fn exit(&mut self, event: &Event) {
+        let header = &event.header;
+        self.close_joins(header.tgid, None);
+        let container = self.container(event);
+        if event.is(flags::CHANGED)
+            && !Self::is_entering(event)
+            && let Some(container) = container
+        {
+            let before = self.world.last_tuple(header.tgid, header.tid);
+            let subject = self.subject_known(event);
+            self.judge(
+                header.time_ns,
+                subject,
+                container,
+                before,
+                Tuple(header.inodes),
+                Vec::new(),
+                Door::Unseen,
+            );
+        }
+        self.world.remove_process(ProcessKey::new(header.tgid, header.start_ns));
+        if let Some(container) = container {
+            self.world.drop_if_gone(container);
+        }
+    }
+}

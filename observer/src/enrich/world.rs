@@ -1,0 +1,431 @@
+//! The tables: containers, processes, slots, cgroups, and who owns which namespace. Read-only to detectors.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    rc::Rc,
+};
+
+use observer_common::{Host as HostFacts, class};
+
+use super::finding::{Effect, Foreign, Owner, Subject};
+use crate::model::{
+    Ancestor, CgroupPath, Container, ContainerKey, ContainerRef, NsType, PodRef, Process, ProcessKey,
+    Runtime, TICK_NS, Tuple,
+};
+
+/// What a slot is known to be.
+#[derive(Clone, Debug, Default)]
+pub struct Slot {
+    pub container: Option<ContainerKey>,
+    /// Last part of the cgroup's path, while nothing better is known.
+    pub leaf: Option<String>,
+    pub is_host: bool,
+    pub seen_ns: u64,
+}
+
+/// A cgroup as the tables have it.
+#[derive(Clone, Debug)]
+pub struct CgroupEntry {
+    pub path: Rc<str>,
+    pub slot: u64,
+}
+
+/// How many ended processes are remembered, so that news that come late do not bring them back.
+const GRAVES: usize = 8192;
+/// Ancestors shown.
+const MAX_CHAIN: usize = 16;
+
+#[derive(Debug)]
+pub struct World {
+    pub host: HostFacts,
+    pub host_tuple: Tuple,
+    pub processes: HashMap<u32, Process>,
+    pub containers: BTreeMap<ContainerKey, Container>,
+    pub slots: HashMap<u64, Slot>,
+    pub cgroups: HashMap<(u32, u64), CgroupEntry>,
+    /// Order in which hierarchies are shown: v2 unless it is the root, else pids, memory, name=systemd.
+    pub shown: Vec<u32>,
+    by_id: HashMap<String, ContainerKey>,
+    /// (type, inode) to the container it belongs to.
+    owners: HashMap<(usize, u32), ContainerKey>,
+    /// Namespaces of threads that differ from their process's, by (pid, tid).
+    pub threads: HashMap<(u32, u32), Tuple>,
+    next_container: u64,
+    graves: VecDeque<ProcessKey>,
+    buried: HashSet<ProcessKey>,
+    pub effects: Vec<Effect>,
+}
+
+impl World {
+    pub fn new(host: HostFacts) -> Self {
+        World {
+            host,
+            host_tuple: Tuple(host.inodes),
+            processes: HashMap::new(),
+            containers: BTreeMap::new(),
+            slots: HashMap::new(),
+            cgroups: HashMap::new(),
+            shown: vec![0],
+            by_id: HashMap::new(),
+            owners: HashMap::new(),
+            threads: HashMap::new(),
+            next_container: 0,
+            graves: VecDeque::new(),
+            buried: HashSet::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    // --- containers
+
+    pub fn container(&self, key: Option<ContainerKey>) -> Option<&Container> {
+        self.containers.get(&key?)
+    }
+
+    pub fn container_of_slot(&self, slot: u64) -> Option<ContainerKey> {
+        self.slots.get(&slot)?.container
+    }
+
+    pub fn container_by_id(&self, id: &str) -> Option<ContainerKey> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The container of this id, made if it is new.
+    pub fn make_container(&mut self, id: &str, runtime: Runtime, now: u64, late: bool) -> ContainerKey {
+        if let Some(key) = self.by_id.get(id) {
+            return *key;
+        }
+        self.next_container += 1;
+        let key = ContainerKey(self.next_container);
+        self.by_id.insert(id.to_owned(), key);
+        self.containers.insert(
+            key,
+            Container {
+                key,
+                id: id.to_owned(),
+                name: None,
+                image: None,
+                runtime,
+                pod: None,
+                cgroups: Vec::new(),
+                baseline: None,
+                made: Default::default(),
+                processes: 0,
+                created_ns: now,
+                late,
+            },
+        );
+        key
+    }
+
+    /// Says that a slot is a container's, here and to the kernel side.
+    pub fn assign_slot(&mut self, slot: u64, key: ContainerKey) {
+        if slot == 0 {
+            return;
+        }
+        let canonical = self.slot_of_container(key).unwrap_or(slot);
+        let entry = self.slots.entry(slot).or_default();
+        if entry.container == Some(key) {
+            return;
+        }
+        entry.container = Some(key);
+        entry.is_host = false;
+        self.effects.push(Effect::Describe { slot, class: class::CONTAINER, canonical });
+    }
+
+    /// The container's first slot.
+    pub fn slot_of_container(&self, key: ContainerKey) -> Option<u64> {
+        // Few slots per container, and this is asked once per cgroup: the smallest is the same at each replay.
+        self.slots.iter().filter(|(_, slot)| slot.container == Some(key)).map(|(number, _)| *number).min()
+    }
+
+    pub fn assign_host(&mut self, slot: u64) {
+        let entry = self.slots.entry(slot).or_default();
+        if !entry.is_host {
+            entry.is_host = true;
+            entry.container = None;
+            self.effects.push(Effect::Describe { slot, class: class::HOST, canonical: 0 });
+        }
+    }
+
+    pub fn add_cgroup(&mut self, key: ContainerKey, hierarchy: u32, id: u64, path: &str) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        if !container.cgroups.iter().any(|cgroup| cgroup.hierarchy == hierarchy && cgroup.id == id) {
+            container.cgroups.push(CgroupPath { hierarchy, id, path: path.to_owned() });
+            container.cgroups.sort();
+        }
+    }
+
+    /// Sets what a container's processes are held against, and takes the namespaces that are its own.
+    pub fn set_baseline(&mut self, key: ContainerKey, tuple: Tuple) {
+        for (ns, inode) in tuple.iter() {
+            if inode != 0 && inode != self.host_tuple.get(ns) {
+                // Another living container's stays its own: this one shares it.
+                self.owners.entry((ns.kind().index(), inode)).or_insert(key);
+            }
+        }
+        if let Some(container) = self.containers.get_mut(&key) {
+            container.baseline = Some(tuple);
+        }
+    }
+
+    /// Forgets a container when neither a cgroup nor a process of it is left.
+    pub fn drop_if_gone(&mut self, key: ContainerKey) {
+        let Some(container) = self.containers.get(&key) else { return };
+        if container.processes > 0 || !container.cgroups.is_empty() {
+            return;
+        }
+        let by_cgroup = container.runtime != Runtime::Namespaces;
+        if by_cgroup
+            && container.baseline.is_none()
+            && self.slots.values().any(|s| s.container == Some(key) && !s.is_host && s.leaf.is_some())
+        {
+            return;
+        }
+        let Some(container) = self.containers.remove(&key) else { return };
+        self.by_id.remove(&container.id);
+        self.owners.retain(|_, owner| *owner != key);
+        let slots: Vec<u64> =
+            self.slots.iter().filter(|(_, s)| s.container == Some(key)).map(|(n, _)| *n).collect();
+        for slot in slots {
+            self.slots.remove(&slot);
+            self.effects.push(Effect::Forget { slot });
+        }
+        if container.runtime == Runtime::Namespaces
+            && let Some(baseline) = container.baseline
+        {
+            for ns in [NsType::PID, NsType::USER] {
+                if baseline.get(ns) != self.host_tuple.get(ns) {
+                    self.effects.push(Effect::ForgetNamespace { inode: baseline.get(ns) });
+                }
+            }
+        }
+    }
+
+    // --- namespaces
+
+    pub fn owner(&self, ns: NsType, inode: u32) -> Owner {
+        if inode == self.host_tuple.get(ns.kind()) {
+            return Owner::Host;
+        }
+        match self.owners.get(&(ns.kind().index(), inode)) {
+            Some(key) => Owner::Container(*key),
+            None => Owner::Unknown,
+        }
+    }
+
+    /// A namespace was just made: whoever had that inode before is rid of it. A container's own making is noted.
+    pub fn namespace_made(&mut self, ns: NsType, inode: u32, by: Option<ContainerKey>) {
+        let place = (ns.kind().index(), inode);
+        if let Some(previous) = self.owners.remove(&place)
+            && let Some(container) = self.containers.get_mut(&previous)
+        {
+            container.made.remove(&place);
+        }
+        if let Some(key) = by
+            && let Some(container) = self.containers.get_mut(&key)
+        {
+            // A container that makes namespaces without end must not fill the table: the oldest inodes go.
+            const MOST: usize = 4096;
+            if container.made.len() >= MOST
+                && let Some(first) = container.made.pop_first()
+            {
+                self.owners.remove(&first);
+            }
+            container.made.insert(place);
+            self.owners.insert(place, key);
+        }
+    }
+
+    /// The namespaces of `tuple` that are neither of the container's baseline nor made inside it.
+    pub fn foreign(&self, container: &Container, tuple: &Tuple) -> Vec<Foreign> {
+        let Some(baseline) = container.baseline else { return Vec::new() };
+        baseline
+            .differences(tuple)
+            .filter(|ns| !container.made.contains(&(ns.kind().index(), tuple.get(*ns))))
+            // A child's future namespace that is the container's own is a way back, not out.
+            .filter(|ns| tuple.get(*ns) != baseline.get(ns.kind()))
+            .map(|ns| Foreign { ns, inode: tuple.get(ns), owner: self.owner(ns, tuple.get(ns)) })
+            .collect()
+    }
+
+    // --- processes
+
+    pub fn is_buried(&self, key: ProcessKey) -> bool {
+        self.buried.contains(&key)
+    }
+
+    pub fn insert_process(&mut self, process: Process) {
+        let pid = process.key.pid;
+        if let Some(old) = self.processes.remove(&pid) {
+            self.count(old.container, -1);
+        }
+        self.count(process.container, 1);
+        self.processes.insert(pid, process);
+    }
+
+    fn count(&mut self, key: Option<ContainerKey>, by: isize) {
+        if let Some(container) = key.and_then(|key| self.containers.get_mut(&key)) {
+            container.processes = container.processes.saturating_add_signed(by);
+        }
+    }
+
+    pub fn set_process_container(&mut self, pid: u32, key: Option<ContainerKey>) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        if process.container != key {
+            let old = std::mem::replace(&mut process.container, key);
+            self.count(old, -1);
+            self.count(key, 1);
+            if let Some(old) = old {
+                self.drop_if_gone(old);
+            }
+        }
+    }
+
+    pub fn remove_process(&mut self, key: ProcessKey) {
+        if self.graves.len() == GRAVES
+            && let Some(oldest) = self.graves.pop_front()
+        {
+            self.buried.remove(&oldest);
+        }
+        if self.buried.insert(key) {
+            self.graves.push_back(key);
+        }
+        if self.processes.get(&key.pid).is_none_or(|process| process.key != key) {
+            return;
+        }
+        let Some(process) = self.processes.remove(&key.pid) else { return };
+        if !self.threads.is_empty() {
+            self.threads.retain(|(pid, _), _| *pid != key.pid);
+        }
+        if let Some(container) = process.container {
+            self.count(Some(container), -1);
+            self.drop_if_gone(container);
+        }
+    }
+
+    /// The last tuple seen of a thread.
+    pub fn last_tuple(&self, pid: u32, tid: u32) -> Option<Tuple> {
+        if pid != tid
+            && let Some(tuple) = self.threads.get(&(pid, tid))
+        {
+            return Some(*tuple);
+        }
+        self.processes.get(&pid).map(|process| process.tuple).filter(Tuple::is_known)
+    }
+
+    pub fn set_last_tuple(&mut self, pid: u32, tid: u32, tuple: Tuple, now: u64) {
+        if pid == tid {
+            if let Some(process) = self.processes.get_mut(&pid) {
+                process.tuple = tuple;
+                process.updated_ns = process.updated_ns.max(now);
+            }
+            return;
+        }
+        match self.processes.get(&pid) {
+            Some(process) if process.tuple != tuple => {
+                // As many threads as a container starts with namespaces of their own, within reason.
+                if self.threads.len() < 65_536 {
+                    self.threads.insert((pid, tid), tuple);
+                }
+            }
+            _ => {
+                self.threads.remove(&(pid, tid));
+            }
+        }
+    }
+
+    /// The way up, nearest first; for a container's process it ends with the container's last process.
+    pub fn ancestors(&self, parent: Option<ProcessKey>, container: Option<ContainerKey>) -> Vec<Ancestor> {
+        let mut chain = Vec::new();
+        let mut next = parent;
+        while let Some(key) = next {
+            let Some(process) = self.processes.get(&key.pid).filter(|process| process.key == key) else {
+                break;
+            };
+            if container.is_some() && process.container != container {
+                break;
+            }
+            chain.push(Ancestor { pid: key.pid, comm: process.comm.to_string() });
+            if chain.len() == MAX_CHAIN || key.pid == 1 {
+                break;
+            }
+            next = process.parent;
+        }
+        chain
+    }
+
+    /// A process of the table, for output.
+    pub fn subject(&self, pid: u32, tid: u32) -> Option<Subject> {
+        let process = self.processes.get(&pid)?;
+        Some(Subject {
+            pid,
+            tid,
+            start_ns: process.start_ns,
+            comm: process.comm.to_string(),
+            exe: process.exe.as_deref().map(str::to_owned),
+            args: process.args.to_vec(),
+            uid: process.uid,
+            gid: process.gid,
+            ancestors: self.ancestors(process.parent, process.container),
+        })
+    }
+
+    // --- output
+
+    /// The cgroup that stands for a container: of v2 unless that is the root, else pids, memory, name=systemd.
+    pub fn shown_cgroup<'a>(&self, container: &'a Container) -> Option<&'a CgroupPath> {
+        self.shown
+            .iter()
+            .find_map(|hierarchy| container.cgroups.iter().find(|cgroup| cgroup.hierarchy == *hierarchy))
+            .or_else(|| container.cgroups.first())
+    }
+
+    pub fn container_ref(&self, key: ContainerKey) -> Option<ContainerRef> {
+        let container = self.containers.get(&key)?;
+        let cgroup = self.shown_cgroup(container);
+        Some(ContainerRef {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            image: container.image.clone(),
+            runtime: container.runtime.name().to_owned(),
+            cgroup_id: cgroup.map(|cgroup| cgroup.id),
+            cgroup_path: cgroup.map(|cgroup| cgroup.path.clone()),
+            pod: container.pod.as_ref().map(|pod| PodRef {
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+                uid: pod.uid.clone(),
+                container: pod.container.clone(),
+            }),
+        })
+    }
+
+    /// True if such namespaces are a container by themselves: see DESIGN on plain namespaces.
+    pub fn is_own_world(&self, tuple: &Tuple) -> bool {
+        self.own_world_inode(tuple).is_some()
+    }
+
+    /// The namespace that names such a container: its pid, else its user namespace.
+    pub fn own_world_inode(&self, tuple: &Tuple) -> Option<u32> {
+        let own = |ns: NsType| tuple.get(ns) != 0 && tuple.get(ns) != self.host_tuple.get(ns);
+        if own(NsType::PID) {
+            Some(tuple.get(NsType::PID))
+        } else if own(NsType::USER) && own(NsType::MNT) {
+            Some(tuple.get(NsType::USER))
+        } else {
+            None
+        }
+    }
+
+    /// True if what runs in a cgroup of no telling name is isolated like a container: in namespaces of its own of
+    /// pid, or of at least three types. (A service that systemd sandboxes has a telling name.)
+    pub fn looks_contained(&self, tuple: &Tuple) -> bool {
+        let own = self.host_tuple.differences(tuple).filter(|ns| ns.kind() == *ns).count();
+        self.is_own_world(tuple) || own >= 3
+    }
+}
+
+/// Nanoseconds of a start time that /proc gave in ticks.
+pub fn ticks_to_ns(ticks: u64) -> u64 {
+    ticks.saturating_mul(TICK_NS)
+}

@@ -1,0 +1,109 @@
+//! The cgroup file systems: v1, v2 and hybrid.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::{CgroupDir, Hierarchy};
+
+/// Deeper than any real tree; a hostile one ends here.
+const MAX_DEPTH: usize = 64;
+
+/// The hierarchies of the agent's own /proc/self/cgroup that are mounted below `root`.
+pub fn hierarchies(proc: &Path, root: &Path) -> io::Result<Vec<Hierarchy>> {
+    let listed = fs::read_to_string(proc.join("self/cgroup"))?;
+    let mounts = fs::read_to_string(proc.join("self/mountinfo"))?;
+    let mounts: Vec<_> =
+        mounts.lines().filter_map(cgroup_mount).filter(|m| m.path.starts_with(root)).collect();
+    Ok(listed
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(3, ':');
+            let id: u32 = parts.next()?.parse().ok()?;
+            let controllers: Vec<String> =
+                parts.next()?.split(',').filter(|c| !c.is_empty()).map(str::to_owned).collect();
+            let mount = mounts.iter().find(|m| match controllers.first() {
+                None => m.v2,
+                Some(first) => !m.v2 && m.options.iter().any(|option| option == first),
+            })?;
+            Some(Hierarchy { id, controllers, mount: mount.path.clone() })
+        })
+        .collect())
+}
+
+struct Mount {
+    path: PathBuf,
+    v2: bool,
+    options: Vec<String>,
+}
+
+/// One line of mountinfo, if it is a cgroup hierarchy's root.
+fn cgroup_mount(line: &str) -> Option<Mount> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ');
+    let (root, path) = (fields.nth(3)?, fields.next()?);
+    let mut after = after.split(' ');
+    let (kind, options) = (after.next()?, after.nth(1)?);
+    let v2 = match kind {
+        "cgroup2" => true,
+        "cgroup" => false,
+        _ => return None,
+    };
+    // A mount of a part of the tree would give paths that are not the hierarchy's.
+    (root == "/").then(|| Mount {
+        path: path.into(),
+        v2,
+        options: options.split(',').map(str::to_owned).collect(),
+    })
+}
+
+/// All cgroups of a hierarchy except its root, parents before children. Directories that vanish meanwhile are
+/// left out.
+pub fn walk(hierarchy: &Hierarchy) -> Vec<CgroupDir> {
+    let mut found = Vec::new();
+    let Ok(root) = fs::metadata(&hierarchy.mount) else { return found };
+    visit(hierarchy, &hierarchy.mount, "", root.ino(), 0, &mut found);
+    found
+}
+
+fn visit(hierarchy: &Hierarchy, dir: &Path, path: &str, id: u64, depth: usize, found: &mut Vec<CgroupDir>) {
+    if depth == MAX_DEPTH {
+        return;
+    }
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let Ok(meta) = entry.metadata() else { continue };
+        let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+        let age = meta.modified().ok().and_then(|made| made.elapsed().ok()).unwrap_or_default();
+        found.push(CgroupDir {
+            hierarchy: hierarchy.id,
+            id: meta.ino(),
+            parent_id: id,
+            path: path.clone(),
+            age_ns: age.as_nanos() as u64,
+            slot: 0,
+        });
+        visit(hierarchy, &entry.path(), &path, meta.ino(), depth + 1, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines_of_cgroups_are_read_and_others_are_not() {
+        let v1 =
+            cgroup_mount("30 22 0:26 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids").unwrap();
+        assert!(!v1.v2 && v1.options.contains(&"pids".to_owned()));
+        let v2 = cgroup_mount("30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate").unwrap();
+        assert!(v2.v2);
+        assert!(cgroup_mount("30 22 0:26 /a /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids").is_none());
+        assert!(cgroup_mount("1 1 8:1 / / rw - ext4 /dev/root rw").is_none());
+    }
+}

@@ -1,0 +1,113 @@
+//! What the agent reads of the host outside the rings: /proc, the cgroup file systems, the runtimes' state on disk.
+//!
+//! All of it goes through [`Host`], so that a recording can hold every answer and a replay needs no host.
+
+mod cgroupfs;
+mod procfs;
+mod runtime;
+
+use std::path::PathBuf;
+
+use observer_common::Inodes;
+use serde::{Deserialize, Serialize};
+
+pub use cgroupfs::{hierarchies, walk};
+pub use procfs::{namespaces, scan};
+
+/// Where things are; all can be moved for tests, and for an agent in a pod.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    pub proc: PathBuf,
+    pub cgroup: PathBuf,
+    pub run: PathBuf,
+    pub docker: PathBuf,
+}
+
+/// One cgroup hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hierarchy {
+    /// As in the first field of /proc/PID/cgroup; 0 is v2.
+    pub id: u32,
+    /// Controllers, or `name=...`; empty for v2.
+    pub controllers: Vec<String>,
+    pub mount: PathBuf,
+}
+
+/// A cgroup directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupDir {
+    pub hierarchy: u32,
+    /// kernfs id: the directory's inode number.
+    pub id: u64,
+    pub parent_id: u64,
+    /// Relative to the hierarchy's root, beginning with `/`.
+    pub path: String,
+    /// Since it was made, ns.
+    pub age_ns: u64,
+    /// Filled in by the agent when the kernel side has taken it.
+    pub slot: u64,
+}
+
+/// A process as /proc shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcFacts {
+    pub pid: u32,
+    pub ppid: u32,
+    pub start_ticks: u64,
+    pub comm: String,
+    pub exe: Option<String>,
+    pub args: Vec<String>,
+    pub uid: u32,
+    pub gid: u32,
+    /// Pid in the innermost pid namespace.
+    pub ns_pid: u32,
+    /// Zeros where it may not be read.
+    pub inodes: Inodes,
+    /// (hierarchy, path).
+    pub cgroups: Vec<(u32, String)>,
+    pub kernel_thread: bool,
+}
+
+/// What a runtime's state on disk says about a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeFacts {
+    pub runtime: Option<String>,
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub image: Option<String>,
+    pub init_pid: Option<u32>,
+    pub pod_namespace: Option<String>,
+    pub pod_name: Option<String>,
+    pub pod_uid: Option<String>,
+    pub pod_container: Option<String>,
+}
+
+/// The reads that happen while the pipeline runs.
+pub trait Host {
+    /// A container's facts, by its id or the last part of its cgroup path.
+    fn runtime(&mut self, id: &str) -> Option<RuntimeFacts>;
+    /// Namespaces of these processes now; `None` for one that is gone. Answers in order.
+    fn sweep(&mut self, pids: &[(u32, u64)]) -> Vec<Option<Inodes>>;
+    /// Executable and arguments of a living process.
+    fn image(&mut self, pid: u32, start_ticks: u64) -> Option<(Option<String>, Vec<String>)>;
+}
+
+/// The real one.
+#[derive(Debug)]
+pub struct LiveHost {
+    pub roots: Roots,
+}
+
+impl Host for LiveHost {
+    fn runtime(&mut self, id: &str) -> Option<RuntimeFacts> {
+        runtime::facts(&self.roots, id)
+    }
+
+    fn sweep(&mut self, pids: &[(u32, u64)]) -> Vec<Option<Inodes>> {
+        pids.iter().map(|(pid, start)| procfs::sweep_one(&self.roots.proc, *pid, *start)).collect()
+    }
+
+    fn image(&mut self, pid: u32, start_ticks: u64) -> Option<(Option<String>, Vec<String>)> {
+        procfs::image(&self.roots.proc, pid, start_ticks)
+    }
+}

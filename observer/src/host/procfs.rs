@@ -1,0 +1,152 @@
+//! /proc.
+
+use std::{fs, io::Read, os::unix::ffi::OsStrExt, path::Path};
+
+use observer_common::{Inodes, MAX_ARGS, NAMESPACE_NAMES, NAMESPACES};
+use procfs::{
+    FromRead,
+    process::{Process, Stat},
+};
+
+use super::ProcFacts;
+
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// All processes. One that ends meanwhile is left out; what may not be read is left empty.
+pub fn scan(proc: &Path) -> std::io::Result<Vec<ProcFacts>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(proc)? {
+        let Ok(entry) = entry else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        if let Some(facts) = read(&entry.path(), pid) {
+            found.push(facts);
+        }
+    }
+    found.sort_by_key(|facts| (facts.start_ticks, facts.pid));
+    Ok(found)
+}
+
+fn read(dir: &Path, pid: u32) -> Option<ProcFacts> {
+    let stat = Stat::from_file(dir.join("stat")).ok()?;
+    let kernel_thread = stat.flags & PF_KTHREAD != 0;
+    let (uid, gid, ns_pid) = ids(dir, pid);
+    Some(ProcFacts {
+        pid,
+        ppid: stat.ppid.max(0) as u32,
+        start_ticks: stat.starttime,
+        comm: stat.comm,
+        exe: None,
+        args: Vec::new(),
+        uid,
+        gid,
+        ns_pid,
+        inodes: if kernel_thread { [0; NAMESPACES] } else { namespaces(dir) },
+        cgroups: if kernel_thread { Vec::new() } else { cgroups(dir) },
+        kernel_thread,
+    })
+}
+
+/// Effective ids and the pid in the innermost namespace, of /proc/PID/status.
+fn ids(dir: &Path, pid: u32) -> (u32, u32, u32) {
+    let text = fs::read(dir.join("status")).unwrap_or_default();
+    let (mut uid, mut gid, mut ns_pid) = (0, 0, pid);
+    for line in text.split(|b| *b == b'\n') {
+        let Ok(line) = std::str::from_utf8(line) else { continue };
+        let mut words = line.split_ascii_whitespace();
+        match words.next() {
+            // The second is the effective id.
+            Some("Uid:") => uid = words.nth(1).and_then(|w| w.parse().ok()).unwrap_or(0),
+            Some("Gid:") => gid = words.nth(1).and_then(|w| w.parse().ok()).unwrap_or(0),
+            Some("NSpid:") => {
+                ns_pid = words.next_back().and_then(|w| w.parse().ok()).unwrap_or(pid);
+                break;
+            }
+            _ => {}
+        }
+    }
+    (uid, gid, ns_pid)
+}
+
+/// The tuple of /proc/PID/ns, zeros where it may not be read (or does not exist on this kernel).
+pub fn namespaces(dir: &Path) -> Inodes {
+    let mut inodes = [0; NAMESPACES];
+    let ns = dir.join("ns");
+    for (inode, name) in inodes.iter_mut().zip(NAMESPACE_NAMES) {
+        if let Ok(link) = fs::read_link(ns.join(name)) {
+            *inode = inode_of_link(link.as_os_str().as_bytes()).unwrap_or(0);
+        }
+    }
+    inodes
+}
+
+/// `mnt:[4026531832]`
+fn inode_of_link(link: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(link).ok()?;
+    text.split_once(":[")?.1.strip_suffix(']')?.parse().ok()
+}
+
+/// /proc/PID/cgroup: `hierarchy:controllers:path` lines.
+fn cgroups(dir: &Path) -> Vec<(u32, String)> {
+    let bytes = fs::read(dir.join("cgroup")).unwrap_or_default();
+    bytes
+        .split(|b| *b == b'\n')
+        .filter_map(|line| {
+            let mut parts = line.splitn(3, |b| *b == b':');
+            let id = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+            let path = String::from_utf8_lossy(parts.nth(1)?).into_owned();
+            Some((id, path))
+        })
+        .collect()
+}
+
+fn is_still(dir: &Path, start_ticks: u64) -> bool {
+    Stat::from_file(dir.join("stat")).is_ok_and(|stat| stat.starttime == start_ticks)
+}
+
+/// Namespaces of a process if it is still the same one and not a zombie (whose tuple is gone).
+pub fn sweep_one(proc: &Path, pid: u32, start_ticks: u64) -> Option<Inodes> {
+    let dir = proc.join(pid.to_string());
+    let stat = Stat::from_file(dir.join("stat")).ok()?;
+    if stat.starttime != start_ticks || stat.state == 'Z' || stat.state == 'X' {
+        return None;
+    }
+    Some(namespaces(&dir))
+}
+
+/// Executable and arguments, bounded.
+pub fn image(proc: &Path, pid: u32, start_ticks: u64) -> Option<(Option<String>, Vec<String>)> {
+    let dir = proc.join(pid.to_string());
+    if !is_still(&dir, start_ticks) {
+        return None;
+    }
+    let exe = Process::new_with_root(dir.clone()).ok().and_then(|p| p.exe().ok());
+    let mut block = Vec::new();
+    let _ = fs::File::open(dir.join("cmdline")).and_then(|f| f.take(MAX_ARGS as u64).read_to_end(&mut block));
+    Some((exe.map(|path| path.to_string_lossy().into_owned()), crate::decode::arguments(&block)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_give_their_inode() {
+        assert_eq!(inode_of_link(b"mnt:[4026531832]"), Some(4026531832));
+        for bad in [&b"mnt:4026"[..], b"mnt:[x]", b"", b"\xff:[1]x"] {
+            assert_eq!(inode_of_link(bad), None);
+        }
+    }
+
+    #[test]
+    fn this_process_is_found_with_its_namespaces() {
+        let me = std::process::id();
+        let all = scan(Path::new("/proc")).unwrap();
+        let facts = all.iter().find(|p| p.pid == me).unwrap();
+        assert!(facts.inodes.iter().all(|i| *i != 0), "{facts:?}");
+        assert!(facts.cgroups.iter().any(|(id, _)| *id == 0) || !facts.cgroups.is_empty());
+        assert!(sweep_one(Path::new("/proc"), me, facts.start_ticks).is_some());
+        assert!(sweep_one(Path::new("/proc"), me, facts.start_ticks + 1).is_none());
+    }
+}

@@ -1,0 +1,174 @@
+//! The alert: what a SIEM reads, one JSON line each. Absent parts are left out, never null.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Ancestor, NamespaceSet, Severity};
+
+/// Names this format; a change that breaks readers raises the number.
+pub const SCHEMA: &str = "observer.alert/1";
+
+/// Only where a condition can end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertState {
+    Firing,
+    Resolved,
+}
+
+/// Whether the agent saw it happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Attribution {
+    /// Seen when it happened.
+    Exact,
+    /// Found afterwards: it happened before the agent started.
+    Late,
+}
+
+/// One alert.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Alert {
+    /// Always `observer.alert/1`.
+    pub schema: String,
+    /// UUID v7 of the event's time and content: a replay gives the same.
+    pub id: String,
+    /// The id of the first alert about the same thing.
+    pub incident: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub state: Option<AlertState>,
+    /// When it happened: RFC 3339, UTC, nanoseconds.
+    pub time: String,
+    pub node: String,
+    /// A rule id, such as `namespace.escape`.
+    pub rule: String,
+    pub severity: Severity,
+    /// The rule in a few words; the same for all its alerts.
+    pub title: String,
+    /// This alert in one sentence for a person.
+    pub message: String,
+    /// MITRE ATT&CK techniques.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub mitre: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub container: Option<ContainerRef>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub process: Option<ProcessRef>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub namespaces: Option<NamespaceView>,
+    /// What the rule saw.
+    #[serde(skip_serializing_if = "Evidence::is_empty", default)]
+    pub evidence: Evidence,
+    pub attribution: Attribution,
+    /// Events lost since the agent started and before this one.
+    pub events_lost_before: u64,
+    /// How often the same thing has been seen, this time included.
+    pub count: u64,
+}
+
+/// The container an alert is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainerRef {
+    /// The runtime's full id.
+    pub id: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub image: Option<String>,
+    pub runtime: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cgroup_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cgroup_path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pod: Option<PodRef>,
+}
+
+/// The Kubernetes pod a container belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub container: String,
+}
+
+/// The process that did it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProcessRef {
+    /// In the initial pid namespace.
+    pub pid: u32,
+    pub tid: u32,
+    /// RFC 3339.
+    pub start_time: String,
+    pub comm: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exe: Option<String>,
+    /// Bounded; invalid UTF-8 replaced.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub args: Vec<String>,
+    pub uid: u32,
+    pub gid: u32,
+    /// Nearest first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub ancestors: Vec<Ancestor>,
+}
+
+/// Inode numbers by the names of /proc/PID/ns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NamespaceView {
+    /// The container's baseline.
+    #[serde(skip_serializing_if = "NamespaceSet::is_empty", default)]
+    pub expected: NamespaceSet,
+    pub actual: NamespaceSet,
+    /// The names in which they differ, sorted.
+    pub changed: Vec<String>,
+    /// Those of `changed` that are now the host's, sorted.
+    pub host: Vec<String>,
+}
+
+/// What the rule saw. Every field is optional; which ones a rule fills is in its reference.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Evidence {
+    /// The watched call, such as `setns`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syscall: Option<String>,
+    /// Of a failed attempt, such as `EPERM`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errno: Option<String>,
+    /// How it came about: a system call's name, `cgroup.procs`, `CLONE_INTO_CGROUP`, `join` (set of setns calls),
+    /// `unseen` if no watched call explains it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub door: Option<String>,
+    /// Namespace types asked for or made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
+    /// Cgroup path before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Cgroup path or root directory after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The other container whose namespace or cgroup it now is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_container: Option<ContainerRef>,
+    /// The process that moved this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mover: Option<Ancestor>,
+    /// What the new root is: `host_root` or `foreign_mount_namespace`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// Why events were lost, with the number of each.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub lost: std::collections::BTreeMap<String, u64>,
+    /// Events of this container that found no room and were folded into this alert.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub displaced: Option<u64>,
+}
+
+impl Evidence {
+    pub fn is_empty(&self) -> bool {
+        *self == Evidence::default()
+    }
+}

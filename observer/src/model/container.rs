@@ -1,0 +1,98 @@
+//! Containers.
+
+use std::collections::BTreeSet;
+
+use super::Tuple;
+
+/// Number of a container in the agent's table; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct ContainerKey(pub u64);
+
+/// Who made it, as far as its cgroup path and the runtimes' state tell.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    Docker,
+    Containerd,
+    CriO,
+    Podman,
+    Runc,
+    Crun,
+    Lxc,
+    SystemdNspawn,
+    /// Namespaces without a container cgroup: unshare, bubblewrap and the like.
+    Namespaces,
+    /// A container by its cgroup and namespaces, of no runtime known here.
+    Unknown,
+}
+
+impl Runtime {
+    pub fn name(self) -> &'static str {
+        match self {
+            Runtime::Docker => "docker",
+            Runtime::Containerd => "containerd",
+            Runtime::CriO => "cri-o",
+            Runtime::Podman => "podman",
+            Runtime::Runc => "runc",
+            Runtime::Crun => "crun",
+            Runtime::Lxc => "lxc",
+            Runtime::SystemdNspawn => "systemd-nspawn",
+            Runtime::Namespaces => "namespaces",
+            Runtime::Unknown => "unknown",
+        }
+    }
+}
+
+/// A cgroup of a container in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CgroupPath {
+    /// As in /proc/PID/cgroup; 0 is v2.
+    pub hierarchy: u32,
+    pub id: u64,
+    /// Relative to the hierarchy's root.
+    pub path: String,
+}
+
+/// What a Kubernetes pod's labels say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub container: String,
+}
+
+/// A container as the agent's table has it.
+#[derive(Clone, Debug)]
+pub struct Container {
+    pub key: ContainerKey,
+    /// The runtime's full id; `ns-<inode>` for plain namespaces.
+    pub id: String,
+    pub name: Option<String>,
+    pub image: Option<String>,
+    pub runtime: Runtime,
+    pub pod: Option<Pod>,
+    pub cgroups: Vec<CgroupPath>,
+    /// The namespaces that its processes should be in; `None` until its first process has executed something.
+    pub baseline: Option<Tuple>,
+    /// Namespaces that its own processes made: (type index, inode).
+    pub made: BTreeSet<(usize, u32)>,
+    /// Living processes of it.
+    pub processes: usize,
+    /// Kernel time at which it was first seen, ns.
+    pub created_ns: u64,
+    /// It was there before the agent.
+    pub late: bool,
+}

@@ -1,0 +1,66 @@
+//! Plain types that every stage shares. They know how to be written down, and nothing else.
+
+mod alert;
+mod container;
+mod event;
+mod identity;
+mod namespaces;
+mod process;
+mod time;
+
+pub use alert::{
+    Alert, AlertState, Attribution, ContainerRef, Evidence, NamespaceView, PodRef, ProcessRef,
+    SCHEMA as ALERT_SCHEMA,
+};
+pub use container::{CgroupPath, Container, ContainerKey, Pod, Runtime};
+pub use event::{Detail, EventRecord, SCHEMA as EVENT_SCHEMA};
+pub use identity::{fnv1a, uuid_v7};
+pub use namespaces::{NamespaceSet, NsType, Tuple};
+pub use process::{Ancestor, Process, ProcessKey, TICK_NS};
+pub use time::{Clock, rfc3339};
+
+/// How much an alert matters.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing; ordinary.
+    Info,
+    /// Unusual, or an attempt that failed.
+    Notice,
+    /// Should be looked at.
+    Warning,
+    /// An escape, or blindness.
+    Critical,
+}
+
+impl Severity {
+    pub const ALL: [Severity; 4] = [Severity::Info, Severity::Notice, Severity::Warning, Severity::Critical];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Info => "info",
+            Severity::Notice => "notice",
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        }
+    }
+}
+
+impl std::fmt::Display for Severity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}

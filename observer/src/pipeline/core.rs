@@ -1,0 +1,181 @@
+//! Decode, enrich, detect, fold, write: everything between the rings and the sinks. Deterministic: the same inputs
+//! in the same order give the same alerts, ids and all.
+
+use std::collections::BTreeMap;
+
+use observer_common::{ALL_LOSSES, LOSSES};
+use serde::{Deserialize, Serialize};
+
+use super::write;
+use crate::{
+    decode::{DecodeError, Event, decode},
+    detect::{self, Draft, Fold, Folded},
+    enrich::{Effect, Enricher, Fact, Finding, Snapshot},
+    host::Host,
+    model::{Alert, Clock, EventRecord},
+};
+
+/// What the clock brings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tick {
+    /// Kernel time, ns.
+    pub now_ns: u64,
+    pub clock: Clock,
+    /// The kernel side's loss counters.
+    pub lost: [u64; LOSSES],
+    /// Frames that could not be decoded.
+    pub undecodable: u64,
+    /// Look at all container tasks.
+    pub sweep: bool,
+}
+
+/// The pipeline's middle.
+#[derive(Debug)]
+pub struct Core {
+    enricher: Enricher,
+    fold: Fold<Alert>,
+    node: String,
+    clock: Clock,
+    lost: BTreeMap<&'static str, u64>,
+    /// Alerts that were only counted, by rule, since last asked.
+    folded: BTreeMap<&'static str, u64>,
+}
+
+impl Core {
+    pub fn new(node: String, clock: Clock, snapshot: &Snapshot) -> Self {
+        Core {
+            enricher: Enricher::new(snapshot.host.into()),
+            fold: Fold::default(),
+            node,
+            clock,
+            lost: BTreeMap::new(),
+            folded: BTreeMap::new(),
+        }
+    }
+
+    /// Fills the tables from the start-up scan.
+    pub fn start(&mut self, snapshot: &Snapshot, host: &mut dyn Host) -> Vec<Alert> {
+        let findings = self.enricher.start(snapshot, host);
+        self.alerts(findings)
+    }
+
+    /// One frame of either ring.
+    pub fn frame(&mut self, frame: &[u8], host: &mut dyn Host) -> Result<(Event, Vec<Alert>), DecodeError> {
+        let event = decode(frame)?;
+        let findings = self.enricher.event(&event, host);
+        let alerts = if findings.is_empty() { Vec::new() } else { self.alerts(findings) };
+        Ok((event, alerts))
+    }
+
+    /// Time has come for what waits: see [`Core::next_deadline`].
+    pub fn expire(&mut self, now_ns: u64) -> Vec<Alert> {
+        let findings = self.enricher.tick(now_ns);
+        self.alerts(findings)
+    }
+
+    /// Kernel time at which [`Core::expire`] is wanted at the latest.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.enricher.next_deadline()
+    }
+
+    /// Once a second or so.
+    pub fn tick(&mut self, tick: &Tick, host: &mut dyn Host) -> Vec<Alert> {
+        self.clock = tick.clock;
+        let mut alerts = self.expire(tick.now_ns);
+        let findings = self.enricher.finish_sweep();
+        alerts.extend(self.alerts(findings));
+        let grown = self.grown(tick);
+        let lossy = !grown.is_empty();
+        if lossy {
+            let fact = Fact::Lost { new: grown };
+            let finding = Finding { time_ns: tick.now_ns, subject: None, container: None, fact, late: false };
+            alerts.extend(self.alerts(vec![finding]));
+        }
+        let due = self.fold.due(tick.now_ns);
+        alerts.extend(due.into_iter().map(resend));
+        if tick.sweep || lossy {
+            self.enricher.begin_sweep(tick.now_ns, lossy, host);
+        }
+        alerts
+    }
+
+    /// The loss counters that have grown since the last tick, by how much.
+    fn grown(&mut self, tick: &Tick) -> BTreeMap<String, u64> {
+        let kernel = ALL_LOSSES.iter().map(|(loss, name)| (*name, tick.lost[*loss as usize]));
+        let mut grown = BTreeMap::new();
+        for (name, now) in kernel.chain([("decode", tick.undecodable)]) {
+            let before = self.lost.insert(name, now).unwrap_or(0);
+            if now > before {
+                grown.insert(name.to_owned(), now - before);
+            }
+        }
+        grown
+    }
+
+    /// The end: what waits is told now.
+    pub fn finish(&mut self) -> Vec<Alert> {
+        let mut alerts = self.expire(u64::MAX);
+        alerts.extend(self.fold.flush().into_iter().map(resend));
+        alerts
+    }
+
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.enricher.take_effects()
+    }
+
+    pub fn take_folded(&mut self) -> BTreeMap<&'static str, u64> {
+        std::mem::take(&mut self.folded)
+    }
+
+    /// Living containers by runtime, and processes known.
+    pub fn counts(&self) -> (BTreeMap<&'static str, usize>, usize) {
+        let mut by_runtime = BTreeMap::new();
+        for container in self.enricher.world.containers.values().filter(|c| c.processes > 0) {
+            *by_runtime.entry(container.runtime.name()).or_default() += 1;
+        }
+        (by_runtime, self.enricher.world.processes.len())
+    }
+
+    /// An event as `tail --events` shows it.
+    pub fn event_record(&self, event: &Event) -> EventRecord {
+        write::event_record(event, &self.enricher.world, &self.node, &self.clock)
+    }
+
+    fn alerts(&mut self, findings: Vec<Finding>) -> Vec<Alert> {
+        let mut alerts = Vec::new();
+        for finding in findings {
+            for draft in detect::detect(&finding, &self.enricher.world) {
+                alerts.extend(self.finish_draft(&finding, draft));
+            }
+        }
+        alerts
+    }
+
+    /// Gives a draft its identity, and sends or counts it.
+    fn finish_draft(&mut self, finding: &Finding, draft: Draft) -> Option<Alert> {
+        let lost_before = self.lost.values().sum();
+        let world = &self.enricher.world;
+        let alert = write::alert(finding, &draft, world, &self.node, &self.clock, lost_before);
+        let program = match &finding.subject {
+            Some(subject) => subject.exe.as_deref().unwrap_or(&subject.comm),
+            None => "",
+        };
+        let container = alert.container.as_ref().map_or("", |c| c.id.as_str());
+        let key =
+            Fold::<Alert>::key([&alert.rule, draft.severity.name(), container, program, &draft.subject]);
+        match self.fold.add(key, finding.time_ns, &alert.id, || alert.clone()) {
+            Folded::Send { incident, count } => {
+                let incident = incident.unwrap_or_else(|| alert.id.clone());
+                Some(Alert { incident, count, ..alert })
+            }
+            Folded::Counted => {
+                *self.folded.entry(draft.definition.id).or_default() += 1;
+                None
+            }
+        }
+    }
+}
+
+fn resend((alert, incident, count): (Alert, String, u64)) -> Alert {
+    Alert { incident, count, ..alert }
+}

@@ -1,0 +1,381 @@
+//! The live loop: one thread that waits for the rings and the clock, and never for a sink.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use observer_common::{CgroupKey, SlotInfo};
+
+use super::{
+    core::{Core, Tick},
+    record::{RecordError, Recorder, RecordingHost},
+};
+use crate::{
+    enrich::{Effect, HostRecord, Snapshot, inherits},
+    host::{self, Host, LiveHost, Roots},
+    kernel::{Kernel, KernelError, LossCounters, Rings, SlotTable},
+    model::{Alert, Clock, EventRecord},
+};
+
+/// Ordinary events wait no longer than this.
+const FLUSH: Duration = Duration::from_millis(20);
+const TICK_NS: u64 = 1_000_000_000;
+/// Ordinary frames handled before the priority ring is looked at again.
+const BATCH: usize = 2048;
+
+/// What the loop hands things to. Must not block.
+pub trait Output {
+    fn alert(&mut self, alert: Arc<Alert>, latency_ns: u64);
+    fn event(&mut self, event: Arc<EventRecord>);
+    fn wants_events(&self) -> bool;
+    /// One event, by kind; called for every one.
+    fn count(&mut self, kind: &'static str);
+    /// About once a second.
+    fn status(&mut self, status: &Status<'_>);
+    /// False ends the loop.
+    fn goes_on(&self) -> bool {
+        true
+    }
+}
+
+/// What the loop knows of itself.
+#[derive(Debug)]
+pub struct Status<'a> {
+    pub tick: &'a Tick,
+    pub containers: std::collections::BTreeMap<&'static str, usize>,
+    pub processes: usize,
+    pub folded: std::collections::BTreeMap<&'static str, u64>,
+}
+
+/// Wakes the loop to end it.
+#[derive(Clone, Debug)]
+pub struct StopSignal(Arc<OwnedFd>);
+
+impl StopSignal {
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no preconditions; the result is checked.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor that nothing else owns.
+        Ok(StopSignal(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
+    }
+
+    pub fn stop(&self) {
+        let one = 1u64;
+        // SAFETY: eight readable bytes; an eventfd takes them or is already set.
+        unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+
+    fn is_set(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry, no waiting.
+        unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct LiveOptions {
+    pub node: String,
+    pub roots: Roots,
+    pub sweep_seconds: u64,
+    /// Take the agent's own namespaces for the host's.
+    pub own_host: bool,
+    pub record: Option<PathBuf>,
+}
+
+/// A loop that is ready to run: hooks attached, tables filled.
+pub struct Live {
+    /// The programs run as long as this lives.
+    _kernel: Kernel,
+    rings: Rings,
+    slots: SlotTable,
+    losses: LossCounters,
+    core: Core,
+    host: Box<dyn Host>,
+    recorder: Option<Recorder>,
+    options: LiveOptions,
+    undecodable: u64,
+    started: Vec<Alert>,
+    arena: Vec<u8>,
+    frames: Vec<(u64, usize, usize)>,
+}
+
+/// Why the loop could not be made or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error("cannot read the host: {0}")]
+    Host(io::Error),
+    #[error("recording: {0}")]
+    Record(#[from] RecordError),
+    #[error("cannot wait for the rings: {0}")]
+    Wait(io::Error),
+}
+
+impl Live {
+    /// Takes a loaded kernel side, scans the host, and finds what was wrong before.
+    pub fn start(mut kernel: Kernel, options: LiveOptions) -> Result<Self, LiveError> {
+        kernel.require()?;
+        let mut found = kernel.host();
+        if options.own_host {
+            let inodes = host::namespaces(&options.roots.proc.join("self"));
+            if let Ok(found) = &mut found {
+                found.inodes = inodes;
+            }
+        }
+        let found = found?;
+        let mut slots = kernel.slots()?;
+        let losses = kernel.losses()?;
+        let rings = kernel.rings()?;
+        let hierarchies =
+            host::hierarchies(&options.roots.proc, &options.roots.cgroup).map_err(LiveError::Host)?;
+        let mut cgroups = Vec::new();
+        for hierarchy in &hierarchies {
+            adopt_all(&mut slots, host::walk(hierarchy), &mut cgroups)?;
+        }
+        let processes = host::scan(&options.roots.proc).map_err(LiveError::Host)?;
+        let snapshot = Snapshot {
+            time_ns: Clock::boot_ns(),
+            host: HostRecord::from(found),
+            hierarchies,
+            cgroups,
+            processes,
+        };
+        let clock = Clock::now();
+        let recorder = options.record.as_deref().map(Recorder::create).transpose()?;
+        let live = LiveHost { roots: options.roots.clone() };
+        let mut host: Box<dyn Host> = match &recorder {
+            Some(recorder) => {
+                recorder.start(&options.node, clock, &snapshot);
+                Box::new(RecordingHost { host: live, recorder: recorder.clone() })
+            }
+            None => Box::new(live),
+        };
+        let mut core = Core::new(options.node.clone(), clock, &snapshot);
+        let started = core.start(&snapshot, host.as_mut());
+        let mut live = Live {
+            _kernel: kernel,
+            rings,
+            slots,
+            losses,
+            core,
+            host,
+            recorder,
+            options,
+            undecodable: 0,
+            started,
+            arena: Vec::new(),
+            frames: Vec::new(),
+        };
+        live.apply_effects();
+        Ok(live)
+    }
+
+    /// Runs until it is stopped or the output has had enough; then reads the rings empty and tells what waits.
+    pub fn run(mut self, stop: &StopSignal, output: &mut impl Output) -> Result<(), LiveError> {
+        let epoll = epoll(&[
+            (self.rings.priority.as_raw_fd(), 0),
+            // Edge-triggered: woken by the kernel side's own wake-ups only, not by every event that is there.
+            (self.rings.events.as_raw_fd(), libc::EPOLLET as u32),
+            (stop.0.as_raw_fd(), 0),
+        ])
+        .map_err(LiveError::Wait)?;
+        for alert in std::mem::take(&mut self.started) {
+            output.alert(Arc::new(alert), 0);
+        }
+        let mut next_tick = Clock::boot_ns() + TICK_NS;
+        let mut ticks = 0;
+        while !stop.is_set() && output.goes_on() {
+            let now = Clock::boot_ns();
+            let mut wait = FLUSH.as_nanos() as u64;
+            if let Some(deadline) = self.core.next_deadline() {
+                wait = wait.min(deadline.saturating_sub(now));
+            }
+            wait_for(&epoll, wait.div_ceil(1_000_000) as i32).map_err(LiveError::Wait)?;
+            self.drain(output);
+            let now = Clock::boot_ns();
+            if self.core.next_deadline().is_some_and(|deadline| deadline <= now) {
+                if let Some(recorder) = &self.recorder {
+                    recorder.expire(now);
+                }
+                let alerts = self.core.expire(now);
+                send(output, alerts, now);
+                self.apply_effects();
+            }
+            if now >= next_tick {
+                next_tick = now + TICK_NS;
+                ticks += 1;
+                self.tick(now, ticks % self.options.sweep_seconds.max(1) == 0, output)?;
+            }
+        }
+        self.drain(output);
+        self.tick(Clock::boot_ns(), false, output)?;
+        let alerts = self.core.finish();
+        send(output, alerts, Clock::boot_ns());
+        if let Some(recorder) = &self.recorder {
+            recorder.finish()?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now_ns: u64, sweep: bool, output: &mut impl Output) -> Result<(), LiveError> {
+        let tick = Tick {
+            now_ns,
+            clock: Clock::now(),
+            lost: self.losses.lost()?,
+            undecodable: self.undecodable,
+            sweep,
+        };
+        if let Some(recorder) = &self.recorder {
+            recorder.tick(&tick);
+        }
+        let alerts = self.core.tick(&tick, self.host.as_mut());
+        send(output, alerts, now_ns);
+        self.apply_effects();
+        let (containers, processes) = self.core.counts();
+        output.status(&Status { tick: &tick, containers, processes, folded: self.core.take_folded() });
+        Ok(())
+    }
+
+    /// Reads both rings until they are empty. The priority ring first, then a batch of the ordinary one, in the order
+    /// of their times: what decides waits for a batch at most.
+    fn drain(&mut self, output: &mut impl Output) {
+        loop {
+            self.arena.clear();
+            self.frames.clear();
+            while self.frames.len() < BATCH
+                && let Some(frame) = self.rings.priority.next()
+            {
+                take(&mut self.arena, &mut self.frames, &frame);
+            }
+            let end = self.frames.len() + BATCH;
+            while self.frames.len() < end
+                && let Some(frame) = self.rings.events.next()
+            {
+                take(&mut self.arena, &mut self.frames, &frame);
+            }
+            if self.frames.is_empty() {
+                return;
+            }
+            // Stable, and nearly sorted already.
+            self.frames.sort_by_key(|(time, ..)| *time);
+            for i in 0..self.frames.len() {
+                let (_, at, len) = self.frames[i];
+                let frame = &self.arena[at..at + len];
+                if let Some(recorder) = &self.recorder {
+                    recorder.frame(frame);
+                }
+                match self.core.frame(frame, self.host.as_mut()) {
+                    Ok((event, alerts)) => {
+                        output.count(event.kind.name());
+                        if output.wants_events() {
+                            output.event(Arc::new(self.core.event_record(&event)));
+                        }
+                        if !alerts.is_empty() {
+                            send(output, alerts, event.header.time_ns);
+                        }
+                    }
+                    Err(_) => self.undecodable += 1,
+                }
+                self.apply_effects();
+            }
+            // A flood must not leave a flood's memory behind.
+            self.arena.shrink_to(1 << 20);
+        }
+    }
+
+    /// Tells the kernel side what enrichment found out.
+    fn apply_effects(&mut self) {
+        for effect in self.core.take_effects() {
+            // A full table is the only way to fail; then the kernel side decides without it, and userspace still
+            // knows.
+            let _ = match effect {
+                Effect::Describe { slot, class, canonical } => {
+                    self.slots.describe(slot, SlotInfo { class, reserved: 0, canonical })
+                }
+                Effect::Mark { pid, slot } => self.slots.mark(pid, slot),
+                Effect::AdoptNamespace { inode, slot } => self.slots.adopt_namespace(inode, slot),
+                Effect::Forget { slot } => {
+                    self.slots.forget(slot);
+                    Ok(())
+                }
+                Effect::ForgetNamespace { inode } => {
+                    self.slots.forget_namespace(inode);
+                    Ok(())
+                }
+            };
+        }
+    }
+}
+
+/// Gives every cgroup that is there a slot: below a container's, the same.
+fn adopt_all(
+    slots: &mut SlotTable,
+    found: Vec<host::CgroupDir>,
+    into: &mut Vec<host::CgroupDir>,
+) -> Result<(), KernelError> {
+    let mut of: std::collections::HashMap<u64, (u64, bool)> = Default::default();
+    for mut dir in found {
+        let key = CgroupKey { hierarchy: dir.hierarchy, reserved: 0, id: dir.id };
+        let slot = match of.get(&dir.parent_id) {
+            Some((slot, true)) => *slot,
+            _ => slots.new_slot(),
+        };
+        dir.slot = slots.adopt(key, slot)?;
+        of.insert(dir.id, (dir.slot, inherits(&dir.path)));
+        into.push(dir);
+    }
+    Ok(())
+}
+
+fn send(output: &mut impl Output, alerts: Vec<Alert>, since_ns: u64) {
+    for alert in alerts {
+        let latency = Clock::boot_ns().saturating_sub(since_ns);
+        output.alert(Arc::new(alert), latency);
+    }
+}
+
+/// Copies a frame out of its ring; the time is where every header has it.
+fn take(arena: &mut Vec<u8>, frames: &mut Vec<(u64, usize, usize)>, frame: &[u8]) {
+    let time = frame.get(8..16).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes);
+    frames.push((time, arena.len(), frame.len()));
+    arena.extend_from_slice(frame);
+}
+
+fn epoll(fds: &[(RawFd, u32)]) -> io::Result<OwnedFd> {
+    // SAFETY: no preconditions; the result is checked.
+    let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if epoll < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nothing else owns.
+    let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+    for (fd, extra) in fds {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32 | extra, u64: *fd as u64 };
+        // SAFETY: both descriptors are open, `event` is valid.
+        if unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, *fd, &raw mut event) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(epoll)
+}
+
+fn wait_for(epoll: &OwnedFd, milliseconds: i32) -> io::Result<()> {
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
+    // SAFETY: room for four events.
+    let got = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), 4, milliseconds) };
+    if got < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(())
+}

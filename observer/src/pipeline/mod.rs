@@ -1,0 +1,10 @@
+//! The stages in a row, and what drives them: rings and the clock when live, a recording when not.
+
+mod core;
+mod live;
+mod record;
+mod write;
+
+pub use core::{Core, Tick};
+pub use live::{Live, LiveError, LiveOptions, Output, Status, StopSignal};
+pub use record::{RecordError, Recorder, Replay};
