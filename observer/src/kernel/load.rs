@@ -1,13 +1,15 @@
 //! Loading and attaching.
 
-#[cfg(feature = "bpf-log")]
-use std::os::fd::AsRawFd;
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::{BtfTracePoint, TracePoint},
+    programs::{BtfTracePoint, Program, TracePoint},
     util::nr_cpus,
 };
 use observer_common::{Host, Offsets};
@@ -62,9 +64,15 @@ impl Kernel {
     /// Loads the object file for this kernel and attaches every probe that can be. A required probe that cannot
     /// is still only reported here: `check` wants to see all of them; `run` asks [`Kernel::require`].
     pub fn load(options: LoadOptions) -> Result<Self, KernelError> {
-        let offsets = super::read_offsets(super::VMLINUX.as_ref())?;
-        let btf = Btf::from_sys_fs()
-            .map_err(|error| KernelError::Btf { path: super::VMLINUX.into(), what: chain(&error) })?;
+        // Both read all of the kernel's types, each in its own way: at the same time.
+        let (offsets, btf) = std::thread::scope(|scope| {
+            let offsets = scope.spawn(|| super::read_offsets(super::VMLINUX.as_ref()));
+            let btf = Btf::from_sys_fs()
+                .map_err(|error| KernelError::Btf { path: super::VMLINUX.into(), what: chain(&error) });
+            (offsets.join(), btf)
+        });
+        let offsets = offsets.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let btf = btf?;
         let pid_max = pid_max()?;
         let mut loader = EbpfLoader::new();
         loader
@@ -76,12 +84,7 @@ impl Kernel {
             .map_max_entries("PRIORITY", options.priority_bytes);
         let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
         wake_at(&mut bpf, u64::from(options.events_bytes) / 8)?;
-        let tracefs = Tracefs::open();
-        let mut events = Vec::new();
-        let probes = PROBES
-            .iter()
-            .map(|probe| ProbeStatus { probe, result: attach(&mut bpf, probe, &btf, &tracefs, &mut events) })
-            .collect();
+        let (probes, events) = attach_all(&mut bpf, &btf);
         Ok(Kernel { bpf, _events: events, probes, offsets })
     }
 
@@ -148,27 +151,61 @@ impl Kernel {
     }
 }
 
+/// Loads and attaches every probe. The verifier is what takes the time, and it works for several threads at once.
+fn attach_all(bpf: &mut Ebpf, btf: &Btf) -> (Vec<ProbeStatus>, Vec<OwnedFd>) {
+    let tracefs = Tracefs::open();
+    let mut programs: HashMap<String, &mut Program> =
+        bpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+    let todo: Vec<(usize, &'static Probe, Option<&mut Program>)> =
+        PROBES.iter().enumerate().map(|(at, probe)| (at, probe, programs.remove(probe.program))).collect();
+    let todo = Mutex::new(todo.into_iter());
+    let done = Mutex::new(Vec::with_capacity(PROBES.len()));
+    let work = || {
+        loop {
+            // Taken in a statement of its own, so that the lock is not held during the work.
+            let next = todo.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((at, probe, program)) = next else { return };
+            let result = attach(program, probe, btf, &tracefs);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((at, probe, result));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(at, ..)| *at);
+    let mut events = Vec::new();
+    let probes = done
+        .into_iter()
+        .map(|(_, probe, result)| ProbeStatus { probe, result: result.map(|event| events.extend(event)) })
+        .collect();
+    (probes, events)
+}
+
+/// Loads and attaches one; a tracepoint's link is a descriptor to keep.
 fn attach(
-    bpf: &mut Ebpf,
+    program: Option<&mut Program>,
     probe: &'static Probe,
     btf: &Btf,
     tracefs: &Result<Tracefs, KernelError>,
-    events: &mut Vec<OwnedFd>,
-) -> Result<(), KernelError> {
+) -> Result<Option<OwnedFd>, KernelError> {
     let fail = |step: &'static str, what: String| KernelError::Probe {
         program: probe.program,
         step,
         hook: probe.hook.to_string(),
         what,
     };
-    let program = bpf
-        .program_mut(probe.program)
-        .ok_or_else(|| fail("found", "the object file has no such program".into()))?;
+    let program = program.ok_or_else(|| fail("found", "the object file has no such program".into()))?;
     match probe.hook {
         Hook::TpBtf(name) => {
             let program: &mut BtfTracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
             program.load(name, btf).map_err(|e| fail("loaded", chain(&e)))?;
             program.attach().map_err(|e| fail("attached", chain(&e)))?;
+            Ok(None)
         }
         Hook::SyscallExit(name) => {
             let tracefs = tracefs.as_ref().map_err(|e| fail("attached", e.to_string()))?;
@@ -178,10 +215,9 @@ fn attach(
                 .event_id("syscalls", &format!("sys_exit_{name}"))
                 .map_err(|e| fail("attached", e.to_string()))?;
             let fd = program.fd().map_err(|e| fail("attached", chain(&e)))?;
-            events.push(tracefs::attach(fd.as_fd(), id).map_err(|e| fail("attached", e.to_string()))?);
+            tracefs::attach(fd.as_fd(), id).map(Some).map_err(|e| fail("attached", e.to_string()))
         }
     }
-    Ok(())
 }
 
 /// Sets at how many bytes in the ordinary ring its reader is woken.
