@@ -1,9 +1,16 @@
 //! The agent: from kernel events to alerts.
 
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod decode;
 pub mod detect;
+pub mod docs;
 pub mod enrich;
 pub mod host;
 pub mod kernel;
 pub mod model;
 pub mod pipeline;
+pub mod render;
+pub mod sinks;
+pub mod telemetry;

@@ -34,6 +34,8 @@ pub trait Output {
     fn wants_events(&self) -> bool;
     /// One event, by kind; called for every one.
     fn count(&mut self, kind: &'static str);
+    /// After each reading of the rings, at least every 20 ms.
+    fn read_empty(&mut self) {}
     /// About once a second.
     fn status(&mut self, status: &Status<'_>);
     /// False ends the loop.
@@ -49,6 +51,8 @@ pub struct Status<'a> {
     pub containers: std::collections::BTreeMap<&'static str, usize>,
     pub processes: usize,
     pub folded: std::collections::BTreeMap<&'static str, u64>,
+    /// Bytes of the ordinary and of the priority ring read in one go, the most since the last time.
+    pub ring_used: [u64; 2],
 }
 
 /// Wakes the loop to end it.
@@ -101,6 +105,7 @@ pub struct Live {
     recorder: Option<Recorder>,
     options: LiveOptions,
     undecodable: u64,
+    ring_used: [u64; 2],
     started: Vec<Alert>,
     arena: Vec<u8>,
     frames: Vec<(u64, usize, usize)>,
@@ -170,6 +175,7 @@ impl Live {
             recorder,
             options,
             undecodable: 0,
+            ring_used: [0; 2],
             started,
             arena: Vec::new(),
             frames: Vec::new(),
@@ -203,6 +209,7 @@ impl Live {
             }
             wait_for(&epoll, wait.div_ceil(1_000_000) as i32).map_err(LiveError::Wait)?;
             self.drain(output);
+            output.read_empty();
             let now = Clock::boot_ns();
             if self.core.next_deadline().is_some_and(|deadline| deadline <= now) {
                 if let Some(recorder) = &self.recorder {
@@ -219,6 +226,7 @@ impl Live {
             }
         }
         self.drain(output);
+        output.read_empty();
         self.tick(Clock::boot_ns(), false, output)?;
         let alerts = self.core.finish();
         send(output, alerts, Clock::boot_ns());
@@ -243,13 +251,21 @@ impl Live {
         send(output, alerts, now_ns);
         self.apply_effects();
         let (containers, processes) = self.core.counts();
-        output.status(&Status { tick: &tick, containers, processes, folded: self.core.take_folded() });
+        let ring_used = std::mem::take(&mut self.ring_used);
+        output.status(&Status {
+            tick: &tick,
+            containers,
+            processes,
+            folded: self.core.take_folded(),
+            ring_used,
+        });
         Ok(())
     }
 
     /// Reads both rings until they are empty. The priority ring first, then a batch of the ordinary one, in the order
     /// of their times: what decides waits for a batch at most.
     fn drain(&mut self, output: &mut impl Output) {
+        let mut read = [0; 2];
         loop {
             self.arena.clear();
             self.frames.clear();
@@ -258,11 +274,17 @@ impl Live {
             {
                 take(&mut self.arena, &mut self.frames, &frame);
             }
+            read[1] += self.arena.len() as u64;
+            let priority = self.arena.len();
             let end = self.frames.len() + BATCH;
             while self.frames.len() < end
                 && let Some(frame) = self.rings.events.next()
             {
                 take(&mut self.arena, &mut self.frames, &frame);
+            }
+            read[0] += (self.arena.len() - priority) as u64;
+            for (used, read) in self.ring_used.iter_mut().zip(read) {
+                *used = (*used).max(read);
             }
             if self.frames.is_empty() {
                 return;

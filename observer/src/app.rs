@@ -1,0 +1,321 @@
+//! The wiring, and the only place that knows all the parts: which thread does what, what starts first and what ends
+//! last.
+//!
+//! The pipeline has a thread of its own (`pipeline::Live`); everything that waits for others (HTTP, the socket,
+//! signals) shares one thread with a tokio runtime. They meet in `sinks::Fanout`, which never blocks.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+
+use crate::{
+    config::{Config, HostNamespaces},
+    host::Roots,
+    kernel::{Kernel, KernelError, LoadOptions},
+    model::{Alert, EventRecord},
+    pipeline::{Live, LiveError, LiveOptions, Output, Status, StopSignal},
+    sinks::{Fanout, SinkError, Sinks, TailItem},
+    telemetry::{Health, Metrics, http, log, metrics::Ring},
+};
+
+/// Why the agent could not run, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error(transparent)]
+    Http(#[from] http::HttpError),
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
+    #[error("the pipeline's thread ended unexpectedly")]
+    Panicked,
+}
+
+fn live_options(config: &Config, record: Option<PathBuf>) -> LiveOptions {
+    LiveOptions {
+        node: config.node_name(),
+        roots: Roots {
+            proc: config.host.proc.clone(),
+            cgroup: config.host.cgroup.clone(),
+            run: config.host.run.clone(),
+            docker: config.host.docker.clone(),
+        },
+        sweep_seconds: config.sweep_seconds,
+        own_host: config.host_namespaces == HostNamespaces::Own,
+        record,
+    }
+}
+
+pub fn load_options(config: &Config) -> LoadOptions {
+    LoadOptions { events_bytes: config.rings.events_bytes, priority_bytes: config.rings.priority_bytes }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, AppError> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Ready when the process is asked to end.
+async fn asked_to_end() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// `observer run`: until SIGTERM or SIGINT, or until nobody reads the alerts any more.
+pub fn run(config: &Config) -> Result<(), AppError> {
+    let started = Instant::now();
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let metrics = Metrics::new();
+        let health = Health::new();
+        metrics.ring_bytes(Ring::Events, config.rings.events_bytes.into());
+        metrics.ring_bytes(Ring::Priority, config.rings.priority_bytes.into());
+        // What can be refused for reasons of configuration comes first, the kernel last.
+        let server = match config.http.listen {
+            Some(address) => Some(http::bind(address).await?),
+            None => None,
+        };
+        let sinks = Sinks::start(config, &metrics)?;
+        let (end_http, http_ends) = oneshot::channel::<()>();
+        if let Some(server) = server {
+            let address = server.local_address();
+            log::info!("listening", address);
+            let end = async move {
+                let _ = http_ends.await;
+            };
+            tokio::spawn(server.run(metrics.clone(), health.clone(), end));
+        }
+        let stop = StopSignal::new()?;
+        let output = Agent {
+            fanout: sinks.fanout(),
+            metrics: metrics.clone(),
+            health: health.clone(),
+            counts: BTreeMap::new(),
+        };
+        let (config, thread_stop) = (config.clone(), stop.clone());
+        let (done, mut pipeline_done) = oneshot::channel();
+        let pipeline = thread::Builder::new().name("pipeline".into()).spawn(move || {
+            let result = agent_pipeline(&config, &thread_stop, output, started);
+            let _ = done.send(());
+            result
+        })?;
+        tokio::select! {
+            result = asked_to_end() => result?,
+            () = sinks.reader_gone() => log::info!("nobody reads standard output any more"),
+            // An error, or a panic: both are in what the thread returns.
+            _ = &mut pipeline_done => {}
+        }
+        health.set_ready(false);
+        stop.stop();
+        let result = pipeline.join().unwrap_or(Err(AppError::Panicked));
+        let drained = sinks.drain().await;
+        let _ = end_http.send(());
+        if result.is_ok() {
+            log::info!("ended", drained);
+        }
+        result
+    })
+}
+
+/// The pipeline's thread of `run`.
+fn agent_pipeline(
+    config: &Config,
+    stop: &StopSignal,
+    mut output: Agent,
+    started: Instant,
+) -> Result<(), AppError> {
+    let kernel = Kernel::load(load_options(config))?;
+    let mut hooks = 0;
+    for status in &kernel.probes {
+        output.metrics.feature(status.probe.program, status.probe.required, status.result.is_ok());
+        match &status.result {
+            Ok(()) => hooks += 1,
+            Err(error) => log::warn!("a hook is not attached", error, without = status.probe.without),
+        }
+    }
+    let live = Live::start(kernel, live_options(config, None))?;
+    output.health.set_ready(true);
+    output.health.beat();
+    let took_ms = started.elapsed().as_millis();
+    log::info!("armed", hooks, took_ms);
+    Ok(live.run(stop, &mut output)?)
+}
+
+/// Output of an agent: sinks, metrics, health.
+struct Agent {
+    fanout: Fanout,
+    metrics: Metrics,
+    health: Health,
+    /// Events since the metrics were last told: one addition per event instead of a look-up of its series.
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Output for Agent {
+    fn alert(&mut self, alert: Arc<Alert>, latency_ns: u64) {
+        // What was there before the agent has no latency.
+        if latency_ns > 0 {
+            self.metrics.latency(Duration::from_nanos(latency_ns));
+        }
+        self.metrics.alert(&alert.rule, alert.severity);
+        self.fanout.alert(&alert);
+    }
+
+    fn event(&mut self, event: Arc<EventRecord>) {
+        self.fanout.event(&event);
+    }
+
+    fn wants_events(&self) -> bool {
+        self.fanout.wants_events()
+    }
+
+    fn count(&mut self, kind: &'static str) {
+        *self.counts.entry(kind).or_default() += 1;
+    }
+
+    fn read_empty(&mut self) {
+        self.health.beat();
+        for (kind, count) in std::mem::take(&mut self.counts) {
+            self.metrics.events(kind, count);
+        }
+    }
+
+    fn status(&mut self, status: &Status<'_>) {
+        for (loss, name) in observer_common::ALL_LOSSES {
+            self.metrics.lost(name, status.tick.lost[loss as usize]);
+        }
+        self.metrics.lost("decode", status.tick.undecodable);
+        self.metrics.containers(status.containers.iter().map(|(runtime, count)| (*runtime, *count)));
+        self.metrics.processes(status.processes);
+        for (rule, count) in &status.folded {
+            self.metrics.alerts_folded(rule, *count);
+        }
+        self.metrics.ring_used_bytes(Ring::Events, status.ring_used[0]);
+        self.metrics.ring_used_bytes(Ring::Priority, status.ring_used[1]);
+    }
+}
+
+/// Runs a pipeline without agent on this thread, until a signal, the deadline, or the output's end.
+fn alone(
+    config: &Config,
+    record: Option<&Path>,
+    until: Option<Duration>,
+    armed: impl FnOnce(),
+    output: &mut impl Output,
+) -> Result<(), AppError> {
+    let stop = StopSignal::new()?;
+    let signals = runtime()?;
+    let asked = stop.clone();
+    // Before the kernel is touched, so that no signal falls through.
+    let guard = signals.enter();
+    let end: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+        let signalled = asked_to_end();
+        match until {
+            Some(time) => drop(tokio::time::timeout(time, signalled).await),
+            None => drop(signalled.await),
+        }
+    });
+    drop(guard);
+    let kernel = Kernel::load(load_options(config))?;
+    for status in &kernel.probes {
+        if let Err(error) = &status.result {
+            log::warn!("a hook is not attached", error, without = status.probe.without);
+        }
+    }
+    let live = Live::start(kernel, live_options(config, record.map(Path::to_owned)))?;
+    armed();
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        signals.block_on(end);
+        asked.stop();
+    })?;
+    Ok(live.run(&stop, output)?)
+}
+
+/// `observer tail` where no agent runs.
+pub fn standalone_tail(
+    config: Config,
+    want_events: bool,
+    sink: impl FnMut(TailItem) -> ControlFlow<()>,
+) -> Result<(), AppError> {
+    struct Tail<F> {
+        want_events: bool,
+        sink: F,
+        over: bool,
+    }
+    impl<F: FnMut(TailItem) -> ControlFlow<()>> Tail<F> {
+        fn take(&mut self, item: TailItem) {
+            self.over |= !self.over && (self.sink)(item).is_break();
+        }
+    }
+    impl<F: FnMut(TailItem) -> ControlFlow<()>> Output for Tail<F> {
+        fn alert(&mut self, alert: Arc<Alert>, _: u64) {
+            self.take(TailItem::Alert(alert));
+        }
+        fn event(&mut self, event: Arc<EventRecord>) {
+            self.take(TailItem::Event(event));
+        }
+        fn wants_events(&self) -> bool {
+            self.want_events
+        }
+        fn count(&mut self, _: &'static str) {}
+        fn status(&mut self, _: &Status<'_>) {}
+        fn goes_on(&self) -> bool {
+            !self.over
+        }
+    }
+    alone(&config, None, None, || {}, &mut Tail { want_events, sink, over: false })
+}
+
+/// What a recording holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recorded {
+    pub events: u64,
+    pub alerts: u64,
+    pub lost: u64,
+}
+
+impl Output for Recorded {
+    fn alert(&mut self, _: Arc<Alert>, _: u64) {
+        self.alerts += 1;
+    }
+    fn event(&mut self, _: Arc<EventRecord>) {}
+    fn wants_events(&self) -> bool {
+        false
+    }
+    fn count(&mut self, _: &'static str) {
+        self.events += 1;
+    }
+    fn status(&mut self, status: &Status<'_>) {
+        self.lost = status.tick.lost.iter().sum();
+    }
+}
+
+/// `observer record`.
+pub fn record(
+    config: &Config,
+    file: &Path,
+    time: Option<Duration>,
+    armed: impl FnOnce(),
+) -> Result<Recorded, AppError> {
+    let mut recorded = Recorded::default();
+    alone(config, Some(file), time, armed, &mut recorded)?;
+    Ok(recorded)
+}

@@ -1,0 +1,149 @@
+//! The command line: one file per verb.
+
+mod check;
+mod config;
+mod docs;
+mod record;
+mod replay;
+mod run;
+mod tail;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{Config, ConfigError},
+    render,
+    telemetry::log,
+};
+
+/// Watches containers with eBPF, and says when a process leaves the one it belongs to.
+#[derive(Debug, Parser)]
+#[command(name = "observer", version = VERSION)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// With the commit, which the build script finds out.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("OBSERVER_GIT_COMMIT"), ")");
+
+/// What every verb takes.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// Configuration file; /etc/observer/observer.yaml if it exists and no other is given
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How much observer says about itself on stderr
+    #[arg(long, global = true, value_name = "LEVEL", value_enum, default_value_t = log::Level::Info)]
+    log_level: log::Level,
+}
+
+impl Global {
+    /// The configuration that these options name.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Watch this machine, and write alerts to stdout
+    Run(run::Args),
+    /// Show alerts or events as they come
+    Tail(tail::Args),
+    /// Show what this kernel and these privileges allow, hook by hook
+    Check(check::Args),
+    /// Record what the pipeline is given, for `replay`
+    Record(record::Args),
+    /// Run the pipeline on a recording
+    Replay(replay::Args),
+    /// Check a configuration, or print the default one
+    Config(config::Args),
+    /// Print documents made from what observer is made of
+    #[command(hide = true)]
+    Docs(docs::Args),
+}
+
+/// Exit codes: 0 fine, 1 failed, 2 usage or configuration.
+const FAILED: u8 = 1;
+const BAD_USAGE: u8 = 2;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let Cli { global, verb } = Cli::parse();
+    log::set_level(global.log_level);
+    let result = match verb {
+        Verb::Run(args) => run::run(args, &global),
+        Verb::Tail(args) => tail::run(args, &global),
+        Verb::Check(args) => check::run(args, &global),
+        Verb::Record(args) => record::run(args, &global),
+        Verb::Replay(args) => replay::run(args, &global),
+        Verb::Config(args) => config::run(args, &global),
+        Verb::Docs(args) => docs::run(args, &global),
+    };
+    result.unwrap_or_else(|error| ExitCode::from(failed(&error)))
+}
+
+/// Tells why, and returns the code to exit with.
+fn failed(error: &anyhow::Error) -> u8 {
+    // Whoever read our output has seen enough, as in `observer tail | head`.
+    if error.chain().any(is_broken_pipe) {
+        return 0;
+    }
+    // (`eprintln!` would panic if nobody listens.)
+    let _ = writeln!(io::stderr(), "observer: {}", render::escape(&in_one_line(error)));
+    if error.chain().any(|cause| cause.is::<ConfigError>()) { BAD_USAGE } else { FAILED }
+}
+
+fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// An error and its causes; one that quotes its cause already is not followed by it again.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = io::Error::other("no room");
+        let error = anyhow::Error::new(cause).context("map m: no room").context("cannot start");
+        assert_eq!(in_one_line(&error), "cannot start: map m: no room");
+    }
+
+    #[test]
+    fn exit_codes_tell_usage_from_failure() {
+        let config = Config::load(Some("/nonexistent".as_ref())).expect_err("no such file");
+        assert_eq!(failed(&anyhow::Error::new(config).context("start")), 2);
+        assert_eq!(failed(&anyhow::anyhow!("x")), 1);
+        assert_eq!(failed(&anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe))), 0);
+    }
+}

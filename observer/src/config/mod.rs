@@ -1,0 +1,228 @@
+//! The configuration: one YAML file, strict. A key that is not known is an error, because a misspelt one would
+//! otherwise silently mean its default.
+
+mod error;
+mod values;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
+
+/// Read if it exists and no other file is named.
+pub const DEFAULT_PATH: &str = "/etc/observer/observer.yaml";
+
+/// The defaults as a file, with a comment for each key.
+pub const DEFAULT_YAML: &str = include_str!("default.yaml");
+
+/// A file beyond this is a mistake.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Everything that can be configured. `default.yaml` explains each key to the user; a test holds the two together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// This node's name in alerts and events; the machine's host name if absent.
+    #[serde(deserialize_with = "values::node")]
+    pub node: Option<String>,
+    pub http: Http,
+    pub socket: Socket,
+    pub rings: Rings,
+    pub host: HostRoots,
+    /// Whose namespaces are the host's.
+    pub host_namespaces: HostNamespaces,
+    pub metrics: MetricsLimits,
+    /// How often the tasks of containers are looked at for what no hook has shown.
+    #[serde(deserialize_with = "values::sweep_seconds")]
+    pub sweep_seconds: u64,
+    pub stdout: Stdout,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            node: None,
+            http: Http::default(),
+            socket: Socket::default(),
+            rings: Rings::default(),
+            host: HostRoots::default(),
+            host_namespaces: HostNamespaces::default(),
+            metrics: MetricsLimits::default(),
+            sweep_seconds: 5,
+            stdout: Stdout::default(),
+        }
+    }
+}
+
+/// `/metrics`, `/healthz` and `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Address and port; `None` (`off` in the file) disables the server.
+    #[serde(deserialize_with = "values::listen")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9736))) }
+    }
+}
+
+/// The local API, for root only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Socket {
+    #[serde(deserialize_with = "values::absolute_path")]
+    pub path: PathBuf,
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Socket { path: "/run/observer/observer.sock".into() }
+    }
+}
+
+/// Sizes of the rings between the kernel and the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rings {
+    /// For ordinary events.
+    #[serde(deserialize_with = "values::ring_bytes")]
+    pub events_bytes: u32,
+    /// For rare events that decide about security.
+    #[serde(deserialize_with = "values::ring_bytes")]
+    pub priority_bytes: u32,
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Rings { events_bytes: 4 << 20, priority_bytes: 1 << 20 }
+    }
+}
+
+/// Where the host's directories are: elsewhere in a container that has them mounted, and in tests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostRoots {
+    #[serde(deserialize_with = "values::absolute_path")]
+    pub proc: PathBuf,
+    #[serde(deserialize_with = "values::absolute_path")]
+    pub cgroup: PathBuf,
+    #[serde(deserialize_with = "values::absolute_path")]
+    pub run: PathBuf,
+    #[serde(deserialize_with = "values::absolute_path")]
+    pub docker: PathBuf,
+}
+
+impl Default for HostRoots {
+    fn default() -> Self {
+        HostRoots {
+            proc: "/proc".into(),
+            cgroup: "/sys/fs/cgroup".into(),
+            run: "/run".into(),
+            docker: "/var/lib/docker".into(),
+        }
+    }
+}
+
+/// Whose namespaces are the host's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostNamespaces {
+    /// Those of pid 1.
+    #[default]
+    Pid1,
+    /// The agent's own: for an agent that runs where it cannot walk up to pid 1.
+    Own,
+}
+
+/// Bounds on what /metrics grows to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsLimits {
+    /// Containers that have series of their own.
+    pub max_containers: usize,
+}
+
+impl Default for MetricsLimits {
+    fn default() -> Self {
+        MetricsLimits { max_containers: 1000 }
+    }
+}
+
+/// The alerts on standard output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stdout {
+    pub format: StdoutFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StdoutFormat {
+    /// Text for a terminal, JSON for anything else.
+    #[default]
+    Auto,
+    Json,
+    Text,
+}
+
+impl Config {
+    /// The named file; without one, [`DEFAULT_PATH`] if it exists, else the defaults.
+    pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
+        let read = |path: &Path| Config::read(path);
+        match path {
+            Some(path) => read(path),
+            None => match read(Path::new(DEFAULT_PATH)) {
+                Err(error) if error.is_not_found() => Ok(Config::default()),
+                result => result,
+            },
+        }
+    }
+
+    fn read(path: &Path) -> Result<Config, ConfigError> {
+        let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_BYTES + 1), &mut bytes)
+            .map_err(unreadable)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(ConfigError::TooLarge { path: path.to_owned(), limit: MAX_BYTES });
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => Config::parse(path, &text),
+            Err(error) => {
+                let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = valid.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+                Err(ConfigError::invalid(path, line, "the file is not UTF-8"))
+            }
+        }
+    }
+
+    /// What `text`, the content of `path`, says.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        let options = serde_saphyr::options! {
+            with_snippet: false,
+            strict_booleans: true,
+        };
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| error::explain(path, text, &error))
+    }
+
+    /// The configured name, else the machine's.
+    pub fn node_name(&self) -> String {
+        let host = || {
+            let name = std::fs::read("/proc/sys/kernel/hostname").ok()?;
+            let name = String::from_utf8_lossy(&name).trim().to_owned();
+            (!name.is_empty()).then_some(name)
+        };
+        self.node.clone().or_else(host).unwrap_or_else(|| "localhost".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+use super::*;
+
+const FILE: &str = "/etc/observer/observer.yaml";
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new(FILE), text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_default_file_is_the_default() {
+    assert_eq!(parse(DEFAULT_YAML), Ok(Config::default()));
+}
+
+/// Nobody can add a key and forget to explain it.
+#[test]
+fn the_default_file_has_every_key() {
+    fn keys(value: &serde_json::Value, depth: usize, found: &mut Vec<String>) {
+        for (key, value) in value.as_object().into_iter().flatten() {
+            found.push(format!("{}{key}:", "  ".repeat(depth)));
+            keys(value, depth + 1, found);
+        }
+    }
+    let mut expected = Vec::new();
+    keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
+    assert_eq!(expected.len(), 19);
+    for key in expected {
+        assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
+    }
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    for text in ["", "# nothing\n", "{}\n"] {
+        assert_eq!(parse(text), Ok(Config::default()), "{text:?}");
+    }
+}
+
+#[test]
+fn values_are_read() {
+    let config = parse(
+        "node: n1\nhttp: {listen: \"[::1]:1234\"}\nsocket:\n  path: /tmp/s\nrings:\n  events_bytes: 65536\n\
+         host: {proc: /host/proc}\nhost_namespaces: own\nmetrics: {max_containers: 0}\nsweep_seconds: 1\n\
+         stdout:\n  format: json\n",
+    )
+    .expect("valid");
+    assert_eq!(config.node_name(), "n1");
+    assert_eq!(config.http.listen, Some("[::1]:1234".parse().expect("an address")));
+    assert_eq!(config.socket.path, Path::new("/tmp/s"));
+    assert_eq!(config.rings, Rings { events_bytes: 65536, ..Rings::default() });
+    assert_eq!(config.host, HostRoots { proc: "/host/proc".into(), ..HostRoots::default() });
+    assert_eq!(config.host_namespaces, HostNamespaces::Own);
+    assert_eq!(config.metrics.max_containers, 0);
+    assert_eq!(config.sweep_seconds, 1);
+    assert_eq!(config.stdout.format, StdoutFormat::Json);
+}
+
+#[test]
+fn http_can_be_switched_off() {
+    for text in ["off", "\"off\"", "null", "~", ""] {
+        let config = parse(&format!("http:\n  listen: {text}\n")).expect(text);
+        assert_eq!(config.http.listen, None, "{text:?}");
+    }
+}
+
+#[test]
+fn the_node_has_a_name_anyhow() {
+    assert!(!Config::default().node_name().is_empty());
+}
+
+/// Each mistake, and the one line that it gives.
+#[test]
+fn a_mistake_is_told_in_one_line() {
+    let top =
+        "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `metrics`, `sweep_seconds`, `stdout`";
+    let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
+    let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
+    let cases: &[(&str, &str, String)] = &[
+        ("a misspelt key", "node: a\nhtpp:\n  listen: off\n", format!("2: unknown key `htpp` (did you mean `http`?), expected one of {top}")),
+        ("a key from nowhere", "colour: red\n", format!("1: unknown key `colour`, expected one of {top}")),
+        ("a misspelt key further down", "\n\nrings:\n  event_bytes: 4096\n", "4: unknown key `event_bytes` (did you mean `events_bytes`?), expected one of `events_bytes`, `priority_bytes`".to_owned()),
+        ("a hostile key", "\"a\\nb\\e[2J\": 1\n", format!("1: unknown key `a\\nb\\x1b[2J`, expected one of {top}")),
+        ("a key twice", "node: a\nnode: b\n", "2: the key `node` is there twice".to_owned()),
+        ("no power of two", "rings:\n  events_bytes: 5000\n", format!("2: found integer `5000`, expected {ring}")),
+        ("too small a ring", "rings:\n  events_bytes: 4096\n  priority_bytes: 2048\n", format!("3: found integer `2048`, expected {ring}")),
+        ("too large a ring", "rings:\n  events_bytes: 8589934592\n", format!("2: found integer `8589934592`, expected {ring}")),
+        ("a negative ring", "rings:\n  events_bytes: -1\n", "2: found `-1`, expected a number that is not negative".to_owned()),
+        ("words for a number", "sweep_seconds: often\n", "1: found `often`, expected a number that is not negative".to_owned()),
+        ("out of range", "sweep_seconds: 0\n", "1: found integer `0`, expected a number of seconds, from 1 to 3600".to_owned()),
+        ("no address", "http:\n  listen: localhost\n", format!("2: found string \"localhost\", expected {address}")),
+        ("a port only", "http:\n  listen: 9736\n", format!("2: found string \"9736\", expected {address}")),
+        ("an unknown word", "stdout:\n  format: jsno\n", "2: unknown value `jsno` (did you mean `json`?), expected one of `auto`, `json`, `text`".to_owned()),
+        ("a relative path", "socket:\n  path: observer.sock\n", "2: found string \"observer.sock\", expected an absolute path".to_owned()),
+        ("an empty name", "node: \"\"\n", "1: found string \"\", expected a name".to_owned()),
+        ("a list for a mapping", "rings: [1]\n", "1: found `[`, expected keys with values".to_owned()),
+        ("nothing for a mapping", "node: a\nrings:\n", "2: found nothing, expected keys with values".to_owned()),
+        ("text for the file", "hello\n", "1: found `hello`, expected keys with values".to_owned()),
+        ("a list for text", "node: [a]\n", "1: found `[`, expected text".to_owned()),
+        ("nothing for a path", "socket:\n  path:\n", "2: found nothing, expected text".to_owned()),
+        ("two documents", "node: a\n---\nnode: b\n", "3: a second document begins here, expected only one".to_owned()),
+        ("broken YAML", "node: \"a\nrings: {\n", "1: unclosed quote".to_owned()),
+        ("a tab", "http:\n\tlisten: off\n", "2: tabs disallowed within this context (block indentation)".to_owned()),
+    ];
+    for (name, text, expected) in cases {
+        let Err(error) = parse(text) else { panic!("{name} is accepted") };
+        assert!(error.lines().count() == 1 && !error.contains(char::is_control), "{name}: {error:?}");
+        let rest = error.strip_prefix(&format!("{FILE}:")).unwrap_or_else(|| panic!("{name}: {error}"));
+        assert_eq!(rest, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Config::load(Some(Path::new("/nonexistent/observer.yaml"))).expect_err("no such file");
+    assert_eq!(error.to_string(), "/nonexistent/observer.yaml: No such file or directory (os error 2)");
+    let error = Config::load(Some(Path::new("/proc/self"))).expect_err("a directory");
+    assert!(error.to_string().starts_with("/proc/self: "), "{error}");
+    assert!(Config::load(Some(Path::new("/dev/zero"))).is_err());
+}

@@ -1,0 +1,80 @@
+//! Values that must be more than their type says. Each says what it expects where it is read, so that the error has
+//! the value's own line.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, Unexpected, Visitor},
+};
+
+/// The smallest ring: one page.
+const MIN_RING_BYTES: u32 = 4096;
+
+pub fn node<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    match name {
+        Some(name) if name.trim().is_empty() => {
+            Err(D::Error::invalid_value(Unexpected::Str(&name), &"a name"))
+        }
+        name => Ok(name),
+    }
+}
+
+pub fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    const EXPECTED: &str = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &EXPECTED))
+}
+
+pub fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    // Relative to what? An agent has no directory that its user would think of.
+    let text = String::deserialize(deserializer)?;
+    if Path::new(&text).is_absolute() {
+        Ok(text.into())
+    } else {
+        Err(D::Error::invalid_value(Unexpected::Str(&text), &"an absolute path"))
+    }
+}
+
+pub fn ring_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    deserializer.deserialize_u64(Number {
+        expected: "a number of bytes that is a power of two, from 4096 to 1073741824",
+        check: |value| {
+            u32::try_from(value)
+                .ok()
+                .filter(|it| it.is_power_of_two() && (MIN_RING_BYTES..=1 << 30).contains(it))
+        },
+    })
+}
+
+pub fn sweep_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(Number {
+        expected: "a number of seconds, from 1 to 3600",
+        check: |value| (1..=3600).contains(&value).then_some(value),
+    })
+}
+
+struct Number<T> {
+    expected: &'static str,
+    check: fn(u64) -> Option<T>,
+}
+
+impl<T> Visitor<'_> for Number<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<T, E> {
+        (self.check)(value).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(value), &self))
+    }
+}

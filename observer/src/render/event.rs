@@ -1,0 +1,68 @@
+//! One event in one line.
+
+use std::fmt::Write as _;
+
+use super::{Colours, Container, NAME, PATH, Untrusted, command, lineage, path, process_name, short_time};
+use crate::model::EventRecord;
+
+/// Time, kind, container, process, and what differs by kind. Ends with a line end.
+pub fn event(event: &EventRecord, colours: Colours) -> String {
+    let (faint, strong) = (colours.faint(), colours.strong());
+    let mut text = String::with_capacity(192);
+    let _ = write!(
+        text,
+        "{faint}{}{faint:#} {:<12} {strong}{}{strong:#} {}{}",
+        short_time(&event.time),
+        Untrusted(&event.kind, NAME).to_string(),
+        Container(event.container.as_ref()),
+        process_name(&event.process),
+        lineage(event.process.ancestors.get(..1).unwrap_or_default()),
+    );
+    if event.entering {
+        text.push_str(" (entering)");
+    }
+    for part in details(event) {
+        text.push(' ');
+        text.push_str(&part);
+    }
+    text.push('\n');
+    text
+}
+
+fn details(event: &EventRecord) -> Vec<String> {
+    let detail = &event.detail;
+    let mut parts = Vec::new();
+    if event.kind == "exec" {
+        parts.push(match (&event.process.exe, event.process.args.as_slice()) {
+            (Some(exe), []) => Untrusted(exe, PATH).to_string(),
+            (_, args) => command(args),
+        });
+    }
+    if let Some(arguments) = &detail.arguments {
+        parts.push(format!("{}({})", Untrusted(&event.kind, NAME), Untrusted(arguments, PATH)));
+    }
+    if let Some(result) = &detail.result {
+        parts.push(format!("= {}", Untrusted(result, NAME)));
+    }
+    if let Some(to) = &detail.path {
+        parts.push(path(to));
+    }
+    if let Some(hierarchy) = detail.hierarchy {
+        parts.push(format!("hierarchy {hierarchy}"));
+    }
+    if let Some(mover) = detail.mover_pid {
+        parts.push(format!("moved by [{mover}]"));
+    }
+    if let Some(exit) = &detail.exit {
+        parts.push(Untrusted(exit, NAME).to_string());
+    }
+    for (name, before) in &event.namespaces_before {
+        let name_shown = Untrusted(name, NAME);
+        match event.namespaces.get(name) {
+            Some(now) if now == before => {}
+            Some(now) => parts.push(format!("{name_shown} {before} -> {now}")),
+            None => parts.push(format!("{name_shown} {before} -> unknown")),
+        }
+    }
+    parts
+}

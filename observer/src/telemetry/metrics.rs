@@ -1,0 +1,501 @@
+//! Metrics. One table holds every family: registration and docs/metrics.md are both made from it.
+//!
+//! Label values come from closed lists (kinds, reasons, rules, sinks, hooks), so that no attacker can make series.
+
+use std::{sync::Arc, time::Duration};
+
+use observer_common::{ALL_KINDS, ALL_LOSSES, KINDS, LOSSES};
+use prometheus::{
+    Counter, Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+use super::process;
+use crate::{
+    detect::DEFINITIONS,
+    model::{Runtime, Severity},
+};
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    pub name: &'static str,
+    /// As in the exposition's TYPE line.
+    pub kind: &'static str,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+impl Family {
+    fn opts(&self) -> Opts {
+        Opts::new(self.name, self.help)
+    }
+}
+
+/// A kind of metric that the table can hold.
+trait Instrument: Sized + Clone + prometheus::core::Collector + 'static {
+    const KIND: &'static str;
+    fn build(family: &Family) -> prometheus::Result<Self>;
+}
+
+macro_rules! instruments {
+    ($($type:ty: $kind:literal, $family:ident => $build:expr;)+) => {
+        $(impl Instrument for $type {
+            const KIND: &'static str = $kind;
+            fn build($family: &Family) -> prometheus::Result<Self> { $build }
+        })+
+    };
+}
+
+instruments! {
+    IntCounter: "counter", family => IntCounter::with_opts(family.opts());
+    IntCounterVec: "counter", family => IntCounterVec::new(family.opts(), family.labels);
+    Counter: "counter", family => Counter::with_opts(family.opts());
+    IntGauge: "gauge", family => IntGauge::with_opts(family.opts());
+    IntGaugeVec: "gauge", family => IntGaugeVec::new(family.opts(), family.labels);
+    Gauge: "gauge", family => Gauge::with_opts(family.opts());
+    Histogram: "histogram", family =>
+        Histogram::with_opts(HistogramOpts::from(family.opts()).buckets(LATENCY_BUCKETS.to_vec()));
+}
+
+/// From half a millisecond, below which nobody minds, to a second, which is a fault.
+const LATENCY_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+
+macro_rules! families {
+    ($($field:ident: $type:ty = $name:literal, $labels:expr, $help:literal;)+) => {
+        /// Every family there is.
+        pub const FAMILIES: &[Family] = &[$(Family {
+            name: $name,
+            kind: <$type as Instrument>::KIND,
+            labels: &$labels,
+            help: $help,
+        }),+];
+
+        struct Families { $($field: $type,)+ }
+
+        impl Families {
+            fn register(registry: &Registry) -> prometheus::Result<Families> {
+                $(let $field = <$type>::build(&Family {
+                    name: $name,
+                    kind: <$type as Instrument>::KIND,
+                    labels: &$labels,
+                    help: $help,
+                })?;
+                registry.register(Box::new($field.clone()))?;)+
+                Ok(Families { $($field,)+ })
+            }
+        }
+    };
+}
+
+families! {
+    events: IntCounterVec = "observer_events_total", ["kind"],
+        "Events that came from the kernel and were decoded, by kind.";
+    lost: IntCounterVec = "observer_events_lost_total", ["reason"],
+        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing), decode (a frame that was not understood), sink (an alert that standard output did not take in time).";
+    alerts: IntCounterVec = "observer_alerts_total", ["rule", "severity"],
+        "Alerts given to the sinks, by rule and severity.";
+    alerts_folded: IntCounterVec = "observer_alerts_folded_total", ["rule"],
+        "Repeats that were folded into the count of a later line of the same alert, by rule.";
+    containers: IntGaugeVec = "observer_containers", ["runtime"],
+        "Containers that the agent knows and that still live, by runtime.";
+    processes: IntGauge = "observer_processes", [],
+        "Processes in the agent's table.";
+    latency: Histogram = "observer_pipeline_latency_seconds", [],
+        "Time from an event in the kernel to its alert being given to the sinks.";
+    ring_bytes: IntGaugeVec = "observer_ring_bytes", ["ring"],
+        "Size of a ring between the kernel and the agent.";
+    ring_used_bytes: IntGaugeVec = "observer_ring_used_bytes", ["ring"],
+        "Bytes of a ring that waited to be read when last looked at.";
+    sink_alerts: IntCounterVec = "observer_sink_alerts_total", ["sink"],
+        "Alerts that a sink wrote; for the socket, once for each subscriber.";
+    sink_dropped: IntCounterVec = "observer_sink_dropped_total", ["sink"],
+        "Alerts and events that a sink's full queue turned away; for the socket, once for each subscriber.";
+    feature_enabled: IntGaugeVec = "observer_feature_enabled", ["feature", "tier"],
+        "Whether a hook is attached (1) or this kernel refuses it (0); tier is required or optional.";
+    ready: IntGauge = "observer_ready", [],
+        "1 when armed: the hooks are attached and the scan at start is done.";
+    build_info: IntGaugeVec = "observer_build_info", ["version", "commit"],
+        "Always 1; the labels say what runs.";
+    cpu_seconds: Counter = "process_cpu_seconds_total", [],
+        "User and system CPU time that the agent has spent.";
+    open_fds: IntGauge = "process_open_fds", [],
+        "File descriptors that the agent has open.";
+    max_fds: IntGauge = "process_max_fds", [],
+        "File descriptors that the agent may have open.";
+    virtual_memory: IntGauge = "process_virtual_memory_bytes", [],
+        "Virtual memory of the agent.";
+    resident_memory: IntGauge = "process_resident_memory_bytes", [],
+        "Resident memory of the agent.";
+    start_time: Gauge = "process_start_time_seconds", [],
+        "Start of the agent, in seconds of Unix time.";
+    threads: IntGauge = "process_threads", [],
+        "Threads of the agent.";
+}
+
+/// Why events are lost on this side of the rings.
+const DECODE: &str = "decode";
+const SINK: &str = "sink";
+
+/// Every reason for a loss, the kernel side's first; all of them exist from the start.
+pub fn loss_reasons() -> [&'static str; LOSSES + 2] {
+    let mut reasons = [DECODE; LOSSES + 2];
+    for (place, (_, name)) in reasons.iter_mut().zip(ALL_LOSSES) {
+        *place = name;
+    }
+    reasons[LOSSES + 1] = SINK;
+    reasons
+}
+
+/// The two ways from the kernel to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    Events,
+    Priority,
+}
+
+impl Ring {
+    pub fn name(self) -> &'static str {
+        match self {
+            Ring::Events => "events",
+            Ring::Priority => "priority",
+        }
+    }
+}
+
+const RUNTIMES: [Runtime; 10] = [
+    Runtime::Docker,
+    Runtime::Containerd,
+    Runtime::CriO,
+    Runtime::Podman,
+    Runtime::Runc,
+    Runtime::Crun,
+    Runtime::Lxc,
+    Runtime::SystemdNspawn,
+    Runtime::Namespaces,
+    Runtime::Unknown,
+];
+
+struct Inner {
+    registry: Registry,
+    families: Families,
+    /// Looked up once: they are touched for every event.
+    events: [(&'static str, IntCounter); KINDS - 1],
+    lost: [(&'static str, IntCounter); LOSSES + 2],
+    boot_time: Option<f64>,
+}
+
+/// All metrics of one agent; a clone is the same ones.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// All families, with every series that is known beforehand at zero: a rate needs the zero before the one.
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let families = Families::register(&registry).expect("the table's names are valid and different");
+        for definition in DEFINITIONS {
+            families.alerts_folded.with_label_values(&[definition.id]);
+            for severity in Severity::ALL.into_iter().filter(|it| *it <= definition.severity) {
+                families.alerts.with_label_values(&[definition.id, severity.name()]);
+            }
+        }
+        for runtime in RUNTIMES {
+            families.containers.with_label_values(&[runtime.name()]);
+        }
+        for ring in [Ring::Events, Ring::Priority] {
+            families.ring_bytes.with_label_values(&[ring.name()]);
+            families.ring_used_bytes.with_label_values(&[ring.name()]);
+        }
+        let commit = env!("OBSERVER_GIT_COMMIT");
+        families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), commit]).set(1);
+        let events = ALL_KINDS.map(|kind| (kind.name(), families.events.with_label_values(&[kind.name()])));
+        let lost = loss_reasons().map(|reason| (reason, families.lost.with_label_values(&[reason])));
+        Metrics {
+            inner: Arc::new(Inner { registry, families, events, lost, boot_time: process::boot_time() }),
+        }
+    }
+
+    /// An event was decoded. Takes a kind's name; what is none is not counted.
+    pub fn event(&self, kind: &str) {
+        self.events(kind, 1);
+    }
+
+    pub fn events(&self, kind: &str, count: u64) {
+        if let Some((_, counter)) = self.inner.events.iter().find(|(name, _)| *name == kind) {
+            counter.inc_by(count);
+        }
+    }
+
+    /// Raises a reason's counter to the total that the kernel side has counted. A total that is lower than the
+    /// last one changes nothing: the counter never falls.
+    pub fn lost(&self, reason: &str, total: u64) {
+        if let Some((_, counter)) = self.inner.lost.iter().find(|(name, _)| *name == reason) {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+    }
+
+    /// A frame was not understood.
+    pub fn decode_error(&self) {
+        self.lose_one(DECODE);
+    }
+
+    fn lose_one(&self, reason: &str) {
+        if let Some((_, counter)) = self.inner.lost.iter().find(|(name, _)| *name == reason) {
+            counter.inc();
+        }
+    }
+
+    /// Events lost so far, of all reasons.
+    pub fn lost_total(&self) -> u64 {
+        self.inner.lost.iter().map(|(_, counter)| counter.get()).sum()
+    }
+
+    /// An alert was given to the sinks.
+    pub fn alert(&self, rule: &str, severity: Severity) {
+        self.inner.families.alerts.with_label_values(&[rule, severity.name()]).inc();
+    }
+
+    /// A repeat was folded into an alert's count.
+    pub fn alert_folded(&self, rule: &str) {
+        self.alerts_folded(rule, 1);
+    }
+
+    pub fn alerts_folded(&self, rule: &str, count: u64) {
+        self.inner.families.alerts_folded.with_label_values(&[rule]).inc_by(count);
+    }
+
+    /// Living containers by [`Runtime::name`]; what is not named has none.
+    pub fn containers<'a>(&self, counts: impl IntoIterator<Item = (&'a str, usize)>) {
+        let mut all = RUNTIMES.map(|runtime| (runtime.name(), 0));
+        for (runtime, count) in counts {
+            if let Some((_, place)) = all.iter_mut().find(|(it, _)| *it == runtime) {
+                *place += count;
+            }
+        }
+        for (runtime, count) in all {
+            self.inner.families.containers.with_label_values(&[runtime]).set(count as i64);
+        }
+    }
+
+    pub fn processes(&self, count: usize) {
+        self.inner.families.processes.set(count as i64);
+    }
+
+    /// From an event's kernel time to its alert being given to the sinks.
+    pub fn latency(&self, time: Duration) {
+        self.inner.families.latency.observe(time.as_secs_f64());
+    }
+
+    pub fn ring_bytes(&self, ring: Ring, bytes: u64) {
+        self.inner.families.ring_bytes.with_label_values(&[ring.name()]).set(bytes as i64);
+    }
+
+    pub fn ring_used_bytes(&self, ring: Ring, bytes: u64) {
+        self.inner.families.ring_used_bytes.with_label_values(&[ring.name()]).set(bytes as i64);
+    }
+
+    /// Whether a hook of the attach table is attached.
+    pub fn feature(&self, name: &str, required: bool, enabled: bool) {
+        let tier = if required { "required" } else { "optional" };
+        self.inner.families.feature_enabled.with_label_values(&[name, tier]).set(i64::from(enabled));
+    }
+
+    /// A sink's series, from zero.
+    pub(crate) fn sink(&self, name: &'static str, counts_as_loss: bool) -> SinkMetrics {
+        SinkMetrics {
+            alerts: self.inner.families.sink_alerts.with_label_values(&[name]),
+            dropped: self.inner.families.sink_dropped.with_label_values(&[name]),
+            metrics: counts_as_loss.then(|| self.clone()),
+        }
+    }
+
+    /// The exposition, in Prometheus' text format. Reads /proc/self.
+    pub fn expose(&self, ready: bool) -> String {
+        let families = &self.inner.families;
+        families.ready.set(i64::from(ready));
+        match process::read(self.inner.boot_time) {
+            Ok(stats) => {
+                families.cpu_seconds.inc_by((stats.cpu_seconds - families.cpu_seconds.get()).max(0.0));
+                families.open_fds.set(clamped(stats.open_fds));
+                families.max_fds.set(clamped(stats.max_fds));
+                families.virtual_memory.set(clamped(stats.virtual_bytes));
+                families.resident_memory.set(clamped(stats.resident_bytes));
+                families.start_time.set(stats.start_seconds);
+                families.threads.set(clamped(stats.threads));
+            }
+            Err(error) => super::log::debug!("cannot read /proc/self for the metrics", error),
+        }
+        let mut text = Vec::with_capacity(16 << 10);
+        if let Err(error) = TextEncoder::new().encode(&self.inner.registry.gather(), &mut text) {
+            super::log::warn!("cannot write the metrics", error);
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// What a sink counts.
+#[derive(Clone)]
+pub(crate) struct SinkMetrics {
+    alerts: IntCounter,
+    dropped: IntCounter,
+    metrics: Option<Metrics>,
+}
+
+impl SinkMetrics {
+    pub(crate) fn written(&self, alerts: u64) {
+        self.alerts.inc_by(alerts);
+    }
+
+    pub(crate) fn dropped(&self) {
+        self.dropped.inc();
+        if let Some(metrics) = &self.metrics {
+            metrics.lose_one(SINK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    fn value(text: &str, series: &str) -> Option<f64> {
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    #[test]
+    fn every_family_of_the_table_is_exposed() {
+        let metrics = Metrics::new();
+        metrics.feature("process_exec", true, true);
+        metrics.sink("stdout", true);
+        let text = metrics.expose(true);
+        for family in FAMILIES {
+            assert!(text.contains(&format!("# TYPE {} {}\n", family.name, family.kind)), "{}", family.name);
+            assert!(text.contains(&format!("# HELP {} {}\n", family.name, family.help)), "{}", family.name);
+        }
+        assert_eq!(text.matches("# TYPE").count(), FAMILIES.len());
+        assert_eq!(value(&text, "observer_ready"), Some(1.0));
+        assert!(value(&text, "process_resident_memory_bytes").is_some_and(|bytes| bytes > 100_000.0));
+    }
+
+    #[test]
+    fn known_series_start_at_zero() {
+        let text = Metrics::new().expose(false);
+        for reason in ["ring_full", "priority_ring_full", "nested", "table_full", "decode", "sink"] {
+            assert_eq!(
+                value(&text, &format!("observer_events_lost_total{{reason=\"{reason}\"}}")),
+                Some(0.0)
+            );
+        }
+        assert_eq!(value(&text, "observer_events_total{kind=\"pivot_root\"}"), Some(0.0));
+        assert_eq!(
+            value(&text, "observer_alerts_total{rule=\"namespace.escape\",severity=\"critical\"}"),
+            Some(0.0)
+        );
+        assert_eq!(value(&text, "observer_containers{runtime=\"docker\"}"), Some(0.0));
+    }
+
+    #[test]
+    fn a_total_only_ever_raises_its_counter() {
+        let metrics = Metrics::new();
+        for total in [3, 3, 2, 7] {
+            metrics.lost("ring_full", total);
+        }
+        metrics.lost("no such reason", 9);
+        metrics.decode_error();
+        metrics.sink("stdout", true).dropped();
+        metrics.sink("socket", false).dropped();
+        let text = metrics.expose(false);
+        assert_eq!(value(&text, "observer_events_lost_total{reason=\"ring_full\"}"), Some(7.0));
+        assert_eq!(value(&text, "observer_events_lost_total{reason=\"decode\"}"), Some(1.0));
+        assert_eq!(value(&text, "observer_events_lost_total{reason=\"sink\"}"), Some(1.0));
+        assert_eq!(value(&text, "observer_sink_dropped_total{sink=\"socket\"}"), Some(1.0));
+        assert_eq!(metrics.lost_total(), 9);
+    }
+
+    #[test]
+    fn each_kind_has_its_own_counter() {
+        let metrics = Metrics::new();
+        for (n, kind) in ALL_KINDS.into_iter().enumerate() {
+            metrics.events(kind.name(), n as u64 + 1);
+        }
+        let text = metrics.expose(false);
+        for (n, kind) in ALL_KINDS.into_iter().enumerate() {
+            let series = format!("observer_events_total{{kind=\"{}\"}}", kind.name());
+            assert_eq!(value(&text, &series), Some(n as f64 + 1.0), "{series}");
+        }
+    }
+
+    #[test]
+    fn runtimes_without_containers_go_back_to_zero() {
+        let metrics = Metrics::new();
+        metrics.containers([("docker", 2), ("cri-o", 1), ("jail", 3)]);
+        metrics.containers([("cri-o", 4)]);
+        let text = metrics.expose(false);
+        assert_eq!(value(&text, "observer_containers{runtime=\"docker\"}"), Some(0.0));
+        assert_eq!(value(&text, "observer_containers{runtime=\"cri-o\"}"), Some(4.0));
+    }
+
+    /// A new runtime does not compile here until it is in [`RUNTIMES`], too.
+    #[test]
+    fn every_runtime_is_listed() {
+        let place = |runtime| match runtime {
+            Runtime::Docker => 0,
+            Runtime::Containerd => 1,
+            Runtime::CriO => 2,
+            Runtime::Podman => 3,
+            Runtime::Runc => 4,
+            Runtime::Crun => 5,
+            Runtime::Lxc => 6,
+            Runtime::SystemdNspawn => 7,
+            Runtime::Namespaces => 8,
+            Runtime::Unknown => 9,
+        };
+        assert_eq!(RUNTIMES.map(place), std::array::from_fn(|n| n));
+    }
+
+    #[test]
+    fn promtool_finds_nothing_to_say() {
+        let metrics = Metrics::new();
+        metrics.feature("exit_setns", true, true);
+        metrics.sink("stdout", true).written(1);
+        metrics.latency(Duration::from_millis(2));
+        let mut promtool = match Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+        {
+            Ok(child) => child,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                eprintln!("skipped: promtool is not installed");
+                return;
+            }
+            Err(error) => panic!("promtool: {error}"),
+        };
+        let mut stdin = promtool.stdin.take().expect("its stdin");
+        stdin.write_all(metrics.expose(true).as_bytes()).expect("feed promtool");
+        drop(stdin);
+        let output = promtool.wait_with_output().expect("promtool's end");
+        let words = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && words.is_empty(), "{words}");
+    }
+}

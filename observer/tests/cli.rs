@@ -1,0 +1,255 @@
+//! The command as its users meet it: exit codes, one-line errors, and `tail` against an agent's socket.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+fn observer(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_observer"));
+    command.args(args).stdin(Stdio::null()).env_remove("NO_COLOR");
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    observer(args).output().expect("start observer")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+/// A directory of its own, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("observer-cli-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).expect("a scratch directory");
+        Scratch(path)
+    }
+
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, content).expect("a scratch file");
+        path.to_str().expect("UTF-8").to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_bad_configuration_exits_with_2_and_one_line() {
+    let scratch = Scratch::new("config");
+    let bad = scratch.file("bad.yaml", "rings:\n  event_bytes: 1\n");
+    for args in [["config", "check", "--config", &bad], ["--config", &bad, "config", "check"]] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(
+            text(&output.stderr),
+            format!(
+                "observer: {bad}:2: unknown key `event_bytes` (did you mean `events_bytes`?), \
+                 expected one of `events_bytes`, `priority_bytes`\n"
+            )
+        );
+    }
+    let missing = run(&["tail", "--config", "/nonexistent/observer.yaml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(text(&missing.stderr).starts_with("observer: /nonexistent/observer.yaml: No such file"));
+}
+
+#[test]
+fn the_default_configuration_is_a_good_one() {
+    let scratch = Scratch::new("default");
+    let output = run(&["config", "default"]);
+    assert_eq!(output.status.code(), Some(0));
+    let file = scratch.file("observer.yaml", text(&output.stdout));
+    let check = run(&["config", "check", "--config", &file]);
+    assert_eq!((check.status.code(), text(&check.stdout)), (Some(0), format!("{file}: fine\n").as_str()));
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for args in [
+        &["fly"][..],
+        &[],
+        &["tail", "--kind", "exec"],
+        &["tail", "--events", "--kind", "open"],
+        &["tail", "--events", "--severity", "critical"],
+        &["tail", "--severity", "high"],
+        &["docs", "novel"],
+    ] {
+        assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn documents_are_printed() {
+    for kind in ["alert-schema", "event-schema", "metrics", "rules"] {
+        let output = run(&["docs", kind]);
+        assert!(output.status.success() && output.stdout.ends_with(b"\n"), "{kind}");
+    }
+}
+
+/// An agent's socket with a scripted agent behind it.
+struct Agent {
+    listener: UnixListener,
+    config: String,
+    _scratch: Scratch,
+}
+
+impl Agent {
+    fn new(name: &str) -> Agent {
+        let scratch = Scratch::new(name);
+        let socket = scratch.0.join("observer.sock");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let config = scratch.file("observer.yaml", &format!("socket:\n  path: \"{}\"\n", socket.display()));
+        Agent { listener, config, _scratch: scratch }
+    }
+
+    /// Starts a tail, and takes its connection and request.
+    fn tailed(&self, args: &[&str]) -> (Tail, UnixStream, serde_json::Value) {
+        let mut command = observer(&["tail", "--config", &self.config]);
+        let child =
+            command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start tail");
+        let (stream, _) = self.listener.accept().expect("its connection");
+        let mut request = String::new();
+        BufReader::new(stream.try_clone().expect("a copy")).read_line(&mut request).expect("its request");
+        (Tail(child), stream, serde_json::from_str(&request).expect("JSON"))
+    }
+}
+
+/// Killed if the test ends early.
+struct Tail(Child);
+
+impl Tail {
+    fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let stdout = self.0.stdout.as_mut().expect("its stdout");
+        let mut byte = [0];
+        while stdout.read(&mut byte).expect("its output") > 0 {
+            line.push(byte[0]);
+            if byte[0] == b'\n' {
+                break;
+            }
+        }
+        text(&line).to_owned()
+    }
+
+    fn end(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if let Some(status) = self.0.try_wait().expect("its end") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("tail does not end");
+    }
+
+    fn stderr(&mut self) -> String {
+        let mut words = String::new();
+        self.0.stderr.as_mut().expect("its stderr").read_to_string(&mut words).expect("its words");
+        words
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn golden(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    fs::read_to_string(path).expect("a golden file")
+}
+
+/// A golden JSON file as the one line that it is on the wire.
+fn one_line(name: &str) -> String {
+    golden(name).lines().map(str::trim_start).collect()
+}
+
+#[test]
+fn tail_passes_json_on_as_it_came() {
+    let agent = Agent::new("json");
+    let (mut tail, mut stream, request) = agent.tailed(&[
+        "--json",
+        "--recent",
+        "--severity",
+        "warning",
+        "--container",
+        "web",
+        "--rule",
+        "namespace.*",
+    ]);
+    assert_eq!(
+        request,
+        serde_json::json!({
+            "subscribe": "alerts", "recent": true,
+            "filter": { "severity": "warning", "containers": ["web"], "rules": ["namespace.*"] },
+        })
+    );
+    let alert = one_line("alert-escape.json").replacen('{', "{\"from_a_newer_agent\": 1.50,", 1);
+    write!(
+        stream,
+        "{{\"subscribed\":\"alerts\"}}\n{{\"news\":1}}\n{{\"alert\":{alert}}}\n{{\"missed\":3}}\n"
+    )
+    .expect("send");
+    assert_eq!(tail.line(), format!("{alert}\n"));
+    assert_eq!(tail.line(), "{\"missed\":3}\n");
+    drop(stream);
+    assert_eq!(tail.end(), Some(1));
+    let words = tail.stderr();
+    let mut words = words.lines();
+    assert!(words.next().is_some_and(|line| line.starts_with("observer: alerts from the agent on /")));
+    assert_eq!(words.next(), Some("observer: the agent has ended"));
+}
+
+#[test]
+fn tail_shows_text_without_colours_to_a_pipe() {
+    let agent = Agent::new("text");
+    let (mut tail, mut stream, request) = agent.tailed(&["--events", "--kind", "setns"]);
+    assert_eq!(request["filter"], serde_json::json!({ "kinds": ["setns"] }));
+    writeln!(stream, "{{\"event\":{}}}", one_line("event-setns.json")).expect("send");
+    assert_eq!(tail.line(), golden("event-setns.txt"));
+    writeln!(stream, "{{\"missed\":1}}").expect("send");
+    assert_eq!(tail.line(), "... 1 line missed here: the reader was too slow\n");
+}
+
+#[test]
+fn tail_says_why_it_is_refused() {
+    let agent = Agent::new("refused");
+    let (mut tail, mut stream, _) = agent.tailed(&[]);
+    writeln!(stream, "{{\"error\":\"too many\\u001b[2J clients\"}}").expect("send");
+    assert_eq!(tail.end(), Some(1));
+    assert!(tail.stderr().ends_with("observer: the agent refuses: too many\\x1b[2J clients\n"));
+}
+
+#[test]
+fn tail_ends_with_0_when_its_user_has_seen_enough() {
+    let agent = Agent::new("enough");
+    for signal in ["INT", "TERM"] {
+        let (mut tail, mut stream, _) = agent.tailed(&["--json"]);
+        writeln!(stream, "{{\"missed\":1}}").expect("send");
+        assert_eq!(tail.line(), "{\"missed\":1}\n");
+        let pid = tail.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().expect("kill").success());
+        assert_eq!(tail.end(), Some(0), "{signal}");
+    }
+    // As in `observer tail | head -1`.
+    let (mut tail, mut stream, _) = agent.tailed(&["--json"]);
+    drop(tail.0.stdout.take());
+    writeln!(stream, "{{\"missed\":1}}").expect("send");
+    assert_eq!(tail.end(), Some(0));
+}

@@ -1,0 +1,206 @@
+//! An escape in the middle of a flood of forks, execs and unshares on both cores; and that every event is either seen
+//! or counted as lost.
+//!
+//! The independent count is bpftrace's, in the kernel, on sched_process_exec, _fork and _exit, taken with the
+//! agent's own at two quiet moments around the flood (see `observer_live::counter`): the differences are exact, not
+//! estimates. exec is compared strictly. The agent counts losses by reason and not by kind, so with losses the
+//! comparison is one-sided per kind, and exact only over a load that makes nothing but the three counted kinds.
+
+use crate::{assert_escape, lab};
+use observer_live::agent::{Agent, Config};
+use observer_live::counter::Counter;
+use observer_live::host::Guard;
+use observer_live::lab::skipped;
+use observer_live::metrics::Metrics;
+use observer_live::rootfs::{self, UTIL_LINUX};
+use observer_live::runc::Container;
+use observer_live::spec::Spec;
+use observer_live::{host, scratch};
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const FORK_UNSHARE: [&str; 4] = ["--fork", "2", "--unshare", "2"];
+const EXEC: [&str; 2] = ["--exec", "2"];
+const SECONDS: &str = "6";
+
+type Pair = (BTreeMap<String, u64>, Metrics);
+
+/// Both counts, or `None` (said so) on a machine that is never quiet for 300 ms.
+fn pair(counter: &Counter, agent: &Agent) -> Option<Pair> {
+    let pair = counter.quiet_pair(agent, Duration::from_secs(60));
+    if pair.is_none() {
+        skipped("the counts: others keep the machine busy, no 300 ms without an event in 60 s");
+    }
+    pair
+}
+
+/// (independent, seen) of a kind, and what was lost of all kinds, between two pairs.
+fn difference(kind: &str, before: &Pair, after: &Pair) -> (u64, u64, u64) {
+    let delta =
+        |name: &str, labels: &[(&str, &str)]| (after.1.sum(name, labels) - before.1.sum(name, labels)) as u64;
+    let independent = after.0[kind] - before.0[kind];
+    (independent, delta("observer_events_total", &[("kind", kind)]), delta("observer_events_lost_total", &[]))
+}
+
+fn compare(before: &Pair, after: &Pair) {
+    for kind in ["exec", "fork", "exit"] {
+        let (independent, seen, lost) = difference(kind, before, after);
+        println!("{kind}: {independent} counted by bpftrace, {seen} seen, {lost} lost of all kinds");
+        assert!(seen <= independent, "{kind}: more seen ({seen}) than there were ({independent})");
+        assert!(
+            seen + lost >= independent,
+            "{kind}: {} neither seen nor counted lost",
+            independent - seen - lost
+        );
+        if lost == 0 {
+            assert_eq!(seen, independent, "{kind}");
+        }
+    }
+    let (execs, forks) = (difference("exec", before, after).0, difference("fork", before, after).0);
+    assert!(execs > 500 && forks > 2000, "that was no flood: {execs} execs, {forks} forks");
+}
+
+/// Runs the flood by `flood`, escapes from `container` in its middle, and expects the one escape; then the counts.
+fn escape_under(agent: &Agent, container: &Container, escape: impl FnOnce(u32), end_of_flood: impl FnOnce()) {
+    let target = host::target();
+    let counter = Counter::start();
+    let before = counter.as_ref().and_then(|counter| pair(counter, agent));
+    escape(target.pid());
+    let alert = agent.wait_for("namespace.escape", &container.id);
+    assert_escape(&alert, container.pid, target.pid(), &["ipc", "mnt", "net", "uts"]);
+    println!("the alert came {:?} after its event, in the middle of the flood", alert.latency());
+    assert!(alert.latency() < Duration::from_secs(1), "{:?}", alert.latency());
+    end_of_flood();
+    if let (Some(counter), Some(before)) = (&counter, before)
+        && let Some(after) = pair(counter, agent)
+    {
+        compare(&before, &after);
+    }
+}
+
+fn nsenter(target: u32) -> String {
+    format!("nsenter -t {target} -m -n -u -i sh -c true")
+}
+
+/// stress-ng's exec stressor refuses to run as root, so it is somebody else's.
+const AS_NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+
+/// The flood on the host, which has run for 1.5 s when this returns.
+fn host_flood(as_root: &[&str]) -> [Guard; 2] {
+    let temp = scratch::subdir("stress");
+    // Its scratch directory must be nobody's too.
+    rootfs::run(Command::new("chmod").arg("1777").arg(&temp));
+    let mut root = Command::new("stress-ng");
+    root.args(as_root);
+    let mut nobody = Command::new("setpriv");
+    nobody.args(AS_NOBODY).arg("stress-ng").args(EXEC);
+    let guards = [root, nobody].map(|mut command| {
+        command.args(["--timeout", SECONDS, "--quiet", "--temp-path"]).arg(&temp).current_dir(&temp);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Guard::spawn(&mut command).expect("start stress-ng")
+    });
+    std::thread::sleep(Duration::from_millis(1500));
+    guards
+}
+
+/// The same as one line for a container's shell, which it keeps busy until its end.
+fn flood_line(then: &str) -> String {
+    let common = format!("--timeout {SECONDS} --quiet --temp-path /tmp");
+    format!(
+        "cd /tmp; stress-ng {} {common} & {UTIL_LINUX}/setpriv {} stress-ng {} {common} & {then}wait",
+        FORK_UNSHARE.join(" "),
+        AS_NOBODY.join(" "),
+        EXEC.join(" ")
+    )
+}
+
+#[test]
+fn an_escape_during_a_flood_on_the_host() {
+    let Some(lab) = lab() else { return };
+    let agent = lab.agent();
+    let container = lab.container(Spec::privileged("flood-host"));
+    let mut flood = None;
+    escape_under(
+        &agent,
+        &container,
+        |target| {
+            flood = Some(host_flood(&FORK_UNSHARE));
+            container.sh(&nsenter(target)).ok();
+        },
+        || std::thread::sleep(Duration::from_secs(6)),
+    );
+    drop(flood);
+    agent.stop();
+}
+
+#[test]
+fn an_escape_during_a_flood_in_another_container() {
+    let Some(lab) = lab() else { return };
+    let agent = lab.agent();
+    let container = lab.container(Spec::privileged("flood-victim"));
+    let other = lab.container(Spec::new("flood-other").caps(&["CAP_SYS_ADMIN"]));
+    escape_under(
+        &agent,
+        &container,
+        |target| {
+            other.shell().start(&flood_line(""));
+            std::thread::sleep(Duration::from_millis(1500));
+            container.sh(&nsenter(target)).ok();
+        },
+        || drop(other.shell().wait(Duration::from_secs(60))),
+    );
+    let about_other = agent.alerts_of(&other.id);
+    assert!(about_other.iter().all(|alert| alert.rule() != "namespace.escape"), "{about_other:#?}");
+    agent.stop();
+}
+
+/// The container's own flood must not hide its own escape either.
+#[test]
+fn an_escape_during_a_flood_in_the_same_container() {
+    let Some(lab) = lab() else { return };
+    let agent = lab.agent();
+    let container = lab.container(Spec::privileged("flood-self"));
+    escape_under(
+        &agent,
+        &container,
+        |target| {
+            container.shell().start(&flood_line(&format!("sleep 1.5; {}; ", nsenter(target))));
+            std::thread::sleep(Duration::from_millis(1500));
+        },
+        || drop(container.shell().wait(Duration::from_secs(60))),
+    );
+    agent.stop();
+}
+
+/// With an events ring far too small, losses are certain. They are told, in the metrics and by one or more
+/// `agent.events_lost`; the escape comes through the other ring; and over a load of forks, execs and exits alone
+/// what was seen and what was lost add up to exactly what bpftrace counted.
+#[test]
+fn every_loss_is_counted() {
+    let Some(lab) = lab() else { return };
+    let target = host::target();
+    let agent = Agent::with(Config::rings(4096, 65536));
+    let container = lab.container(Spec::privileged("flood-small"));
+    let counter = Counter::start();
+    agent.settle();
+    let before = counter.as_ref().and_then(|counter| pair(counter, &agent));
+    let flood = host_flood(&["--fork", "2"]);
+    container.sh(&nsenter(target.pid())).ok();
+    let alert = agent.wait_for("namespace.escape", &container.id);
+    assert_escape(&alert, container.pid, target.pid(), &crate::FOUR);
+    std::thread::sleep(Duration::from_secs(6));
+    drop(flood);
+    assert!(agent.lost() > 0.0, "a ring of one page lost nothing");
+    let told = agent.try_wait_for(Duration::from_secs(15), |alert| alert.rule() == "agent.events_lost");
+    assert!(told.is_some(), "losses without an agent.events_lost");
+    if let (Some(counter), Some(before)) = (&counter, before)
+        && let Some(after) = pair(counter, &agent)
+    {
+        let kinds = ["exec", "fork", "exit"].map(|kind| difference(kind, &before, &after));
+        let (independent, seen) = kinds.iter().fold((0, 0), |sum, kind| (sum.0 + kind.0, sum.1 + kind.1));
+        let lost = kinds[0].2;
+        assert_eq!(seen + lost, independent, "{seen} seen and {lost} lost are not {independent}");
+    }
+    agent.stop();
+}

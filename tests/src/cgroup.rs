@@ -1,0 +1,125 @@
+//! The cgroup hierarchies as they are mounted here, and cgroups that the tests make in them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// (name, mount point) of every mounted hierarchy: the v1 controllers' names, `name=...`, or "" for v2.
+pub fn hierarchies() -> Vec<(String, PathBuf)> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut found: Vec<(String, PathBuf)> = Vec::new();
+    for line in table.lines() {
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let fields: Vec<&str> = left.split(' ').collect();
+        let types: Vec<&str> = right.split(' ').collect();
+        // Only mounts of a hierarchy's own root; a container's cgroup may be bound elsewhere.
+        let (Some(&"/"), Some(mount), Some(&kind), Some(&options)) =
+            (fields.get(3), fields.get(4), types.first(), types.get(2))
+        else {
+            continue;
+        };
+        let name = match kind {
+            "cgroup2" => String::new(),
+            "cgroup" => {
+                let known = ["rw", "ro", "xattr", "release_agent", "clone_children"];
+                let names = options.split(',').filter(|o| !known.iter().any(|k| o.starts_with(k)));
+                names.collect::<Vec<_>>().join(",")
+            }
+            _ => continue,
+        };
+        if !found.iter().any(|(seen, _)| *seen == name) {
+            found.push((name, PathBuf::from(mount)));
+        }
+    }
+    found
+}
+
+/// The mount point of one hierarchy; "" is v2.
+pub fn mount_point(name: &str) -> Option<PathBuf> {
+    hierarchies().into_iter().find(|(hierarchy, _)| hierarchy == name).map(|(_, mount)| mount)
+}
+
+/// The cgroups of a process as (hierarchy, path), from /proc/PID/cgroup.
+pub fn of(pid: u32) -> Vec<(String, String)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let parts = text.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        Some((parts.next()?.to_owned(), parts.next()?.to_owned()))
+    });
+    parts.collect()
+}
+
+/// A cgroup made by a test in one hierarchy; removed when dropped.
+#[derive(Debug)]
+pub struct Cgroup {
+    /// Where it lies in the file system.
+    pub dir: PathBuf,
+    /// As /proc/PID/cgroup shows it.
+    pub path: String,
+}
+
+impl Cgroup {
+    /// Makes `path`, which must begin with this test process's mark, and its parents.
+    pub fn make(hierarchy: &str, path: &str) -> Self {
+        assert!(
+            path.starts_with(&format!("/{}/", crate::scratch::mark())),
+            "{path} is not below the test's own"
+        );
+        let mount = mount_point(hierarchy).unwrap_or_else(|| panic!("no cgroup hierarchy {hierarchy:?}"));
+        let dir = mount.join(path.trim_start_matches('/'));
+        // Each level apart, so that cpuset's masks, which a v1 cgroup does not inherit by itself, can be set.
+        let mut level = mount;
+        for name in path.trim_start_matches('/').split('/') {
+            let parent = level.clone();
+            level.push(name);
+            if let Err(error) = fs::create_dir(&level) {
+                assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "mkdir {}: {error}", level.display());
+            }
+            for mask in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(value) = fs::read_to_string(parent.join(mask)) {
+                    let _ = fs::write(level.join(mask), value.trim());
+                }
+            }
+        }
+        Self { dir, path: path.to_owned() }
+    }
+
+    /// Moves a whole process in, from outside.
+    pub fn adopt(&self, pid: u32) -> io::Result<()> {
+        fs::write(self.dir.join("cgroup.procs"), pid.to_string())
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A member may still be on its way out.
+        crate::wait::until_true(std::time::Duration::from_secs(2), || match fs::remove_dir(&self.dir) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        });
+    }
+}
+
+/// The parent cgroup that a runtime makes for its containers and leaves behind, in every hierarchy: removed when the
+/// test process ends, where it was not there before.
+pub fn forget_parent(name: &str) {
+    crate::scratch::forget(hierarchies().into_iter().map(|(_, mount)| mount.join(name)).collect());
+}
+
+/// Removes a tree of empty cgroups that a test made, in every hierarchy. `name` is relative to the roots.
+pub fn remove_tree(name: &str) {
+    assert!(name.starts_with("observer-test-"), "{name} is not a test's");
+    for (_, mount) in hierarchies() {
+        remove_below(&mount.join(name));
+    }
+}
+
+fn remove_below(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
+}

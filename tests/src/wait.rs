@@ -1,0 +1,22 @@
+//! Waiting for a condition, with a limit.
+
+use std::time::{Duration, Instant};
+
+/// Polls every 5 ms until `probe` gives something; `None` when `limit` has passed.
+pub fn until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = probe() {
+            return Some(found);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The same for a plain condition.
+pub fn until_true(limit: Duration, mut probe: impl FnMut() -> bool) -> bool {
+    until(limit, || probe().then_some(())).is_some()
+}

@@ -1,0 +1,59 @@
+//! `cargo xtask VERB`: everything about observer that is not observer itself. One file per verb.
+
+mod bpf_toolchain;
+mod build;
+mod ci;
+mod demo;
+mod docs;
+mod run;
+mod setup;
+mod shell;
+mod test;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Set up, build, run and test observer.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what is missing on this machine
+    Setup(setup::Args),
+    /// Build observer, kernel programs and all
+    Build(build::Args),
+    /// Build observer and run it as root
+    Run(run::Args),
+    /// Run the tests: first those that need no kernel, then the live ones, as root
+    Test(test::Args),
+    /// Check formatting, lints, documentation and the generated documents
+    Ci,
+    /// Write the documents that observer generates about itself
+    Docs(docs::Args),
+    /// Watch a container break out, and observer explain it
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Setup(args) => setup::verb(&args),
+        Verb::Build(args) => build::verb(&args),
+        Verb::Run(args) => run::verb(&args),
+        Verb::Test(args) => test::verb(&args),
+        Verb::Ci => ci::verb(),
+        Verb::Docs(args) => docs::verb(&args),
+        Verb::Demo(args) => demo::verb(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

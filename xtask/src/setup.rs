@@ -1,0 +1,259 @@
+//! `cargo xtask setup`: installs what is missing, and says so first.
+//!
+//! Everything is looked for as a file, not asked of a package manager: that takes milliseconds, so that every verb
+//! can begin with it, and a tool that came some other way counts as well.
+
+use crate::{
+    bpf_toolchain::{self, Compiler, Kind},
+    shell::{self, as_root, find},
+};
+use anyhow::{Error, Result, bail};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// What the machine is to be made fit for; building is always included
+    #[arg(long = "for", value_name = "PURPOSE", default_value = "build")]
+    purpose: Purpose,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Purpose {
+    Build,
+    Run,
+    Test,
+    Demo,
+    Bench,
+    Ci,
+}
+
+/// A tool by the Debian package that brings it.
+struct Tool {
+    package: &'static str,
+    present: fn() -> bool,
+    /// Which purposes need it.
+    needed_for: fn(Purpose) -> bool,
+}
+
+const TOOLS: [Tool; 11] = [
+    Tool { package: "gcc", present: || find("cc").is_some(), needed_for: |_| true },
+    Tool {
+        package: "libc6-dev",
+        present: || Path::new("/usr/include/stdlib.h").exists(),
+        needed_for: |_| true,
+    },
+    Tool {
+        package: "runc",
+        present: || find("runc").is_some(),
+        needed_for: |it| matches!(it, Purpose::Test | Purpose::Demo | Purpose::Bench),
+    },
+    Tool {
+        package: "busybox-static",
+        present: || static_busybox().is_some(),
+        needed_for: |it| matches!(it, Purpose::Test | Purpose::Demo | Purpose::Bench),
+    },
+    Tool { package: "docker.io", present: || find("dockerd").is_some(), needed_for: tests },
+    Tool { package: "containerd", present: || find("containerd").is_some(), needed_for: tests },
+    Tool { package: "bubblewrap", present: || find("bwrap").is_some(), needed_for: tests },
+    Tool { package: "systemd-container", present: || find("systemd-nspawn").is_some(), needed_for: tests },
+    Tool {
+        package: "stress-ng",
+        present: || find("stress-ng").is_some(),
+        needed_for: |it| matches!(it, Purpose::Test | Purpose::Bench),
+    },
+    Tool { package: "strace", present: || find("strace").is_some(), needed_for: tests },
+    // For promtool, which checks the metrics' format and the alerting rules.
+    Tool { package: "prometheus", present: || find("promtool").is_some(), needed_for: tests },
+];
+
+fn tests(purpose: Purpose) -> bool {
+    purpose == Purpose::Test
+}
+
+/// A busybox that runs in an otherwise empty file tree: Debian's other busybox package needs libraries.
+pub fn static_busybox() -> Option<PathBuf> {
+    let file = find("busybox")?;
+    // A dynamic program names its loader right behind the ELF headers.
+    let mut head = [0; 4096];
+    let length = fs::File::open(&file).and_then(|mut file| file.read(&mut head)).ok()?;
+    let dynamic = head[..length].windows(4).any(|window| window == b"/ld-");
+    (!dynamic).then_some(file)
+}
+
+/// One installation, of the things that one command gets.
+enum Installation {
+    Packages(Vec<&'static str>),
+    Nightly,
+    Linker(String),
+}
+
+pub fn verb(args: &Args) -> Result<()> {
+    if !ensure(args.purpose)? {
+        eprintln!("Nothing is missing.");
+    }
+    Ok(())
+}
+
+/// Makes the machine fit for `purpose`; tells whether it had to do anything.
+pub fn ensure(purpose: Purpose) -> Result<bool> {
+    let plan = plan(purpose)?;
+    if plan.is_empty() {
+        return Ok(false);
+    }
+    eprintln!("Setting up this machine:");
+    for installation in &plan {
+        match installation {
+            Installation::Packages(names) => eprintln!("  with apt-get: {}", names.join(" ")),
+            Installation::Nightly => {
+                eprintln!("  with rustup: the nightly toolchain, with rust-src and clippy")
+            }
+            Installation::Linker(why) => {
+                eprintln!(
+                    "  with cargo: bpf-linker {} ({why}); takes a minute or two",
+                    bpf_toolchain::LINKER_VERSION
+                );
+            }
+        }
+    }
+    for installation in &plan {
+        match installation {
+            Installation::Packages(names) => packages(names)?,
+            Installation::Nightly => nightly()?,
+            Installation::Linker(_) => linker()?,
+        }
+    }
+    verify(purpose)?;
+    Ok(true)
+}
+
+fn plan(purpose: Purpose) -> Result<Vec<Installation>> {
+    let mut plan = Vec::new();
+    let mut names: Vec<_> = TOOLS
+        .iter()
+        .filter(|tool| (tool.needed_for)(purpose) && !(tool.present)())
+        .map(|tool| tool.package)
+        .collect();
+    let wanted = bpf_toolchain::wanted().map_err(Error::msg)?;
+    let compiler = bpf_toolchain::find_compiler(wanted);
+    let kind = match (&compiler, wanted) {
+        (Ok(compiler), _) => compiler.kind,
+        (Err(_), Some(kind)) => kind,
+        (Err(_), None) if bpf_toolchain::has_apt() && debian_offers_bpf() => Kind::Debian,
+        (Err(_), None) => Kind::Nightly,
+    };
+    let lacks_clippy = purpose == Purpose::Ci && !compiler.as_ref().is_ok_and(has_clippy);
+    match kind {
+        Kind::Debian => {
+            if compiler.is_err() {
+                // Both, though one may be here: they must be of one version.
+                names.extend(["rustc-web", "libstd-rust-web-dev-bpf"]);
+            }
+            if lacks_clippy {
+                names.push("rust-web-clippy");
+            }
+        }
+        Kind::Nightly if compiler.is_err() || lacks_clippy => plan.push(Installation::Nightly),
+        Kind::Nightly => {}
+    }
+    if !names.is_empty() {
+        // First, because what cargo installs is linked with gcc.
+        plan.insert(0, Installation::Packages(names));
+    }
+    if let Err(why) = bpf_toolchain::find_linker() {
+        plan.push(Installation::Linker(why));
+    }
+    Ok(plan)
+}
+
+/// Whether the kernel programs can be linted: another compiler's clippy does not know the BPF target's `core`.
+fn has_clippy(compiler: &Compiler) -> bool {
+    ["cargo-clippy", "clippy-driver"].iter().all(|program| compiler.bin.join(program).exists())
+}
+
+/// Whether this Debian, or what came of it, packages `core` for BPF.
+fn debian_offers_bpf() -> bool {
+    let known = || {
+        let show = Command::new("apt-cache").args(["show", "libstd-rust-web-dev-bpf"]).output();
+        show.is_ok_and(|output| !output.stdout.is_empty())
+    };
+    // Package lists that do not know it may be old, or not there yet.
+    known() || (apt_get(&["update"]).is_ok() && known())
+}
+
+fn packages(names: &[&str]) -> Result<()> {
+    if !bpf_toolchain::has_apt() {
+        bail!(
+            "missing here: {}; install it with your package manager (the names are Debian's)",
+            names.join(", ")
+        );
+    }
+    // Recommendations would bring dozens of packages that nothing here uses, and to make room for a package by
+    // removing another is for the machine's owner to decide.
+    let install: Vec<&str> =
+        ["install", "--yes", "--no-install-recommends", "--no-remove"].iter().chain(names).copied().collect();
+    if apt_get(&install).is_err() {
+        // The package lists may be old, or not there yet.
+        apt_get(&["update"])?;
+        apt_get(&install)?;
+    }
+    Ok(())
+}
+
+/// Quiet, except for the error that it ends with.
+fn apt_get(args: &[&str]) -> Result<()> {
+    // The variable goes through env, because sudo does not pass it on. Another apt-get may be at work.
+    let output = as_root(Path::new("/usr/bin/env"), "to install packages")?
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-oDPkg::Lock::Timeout=120"])
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?
+        .wait_with_output()?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        let error = words.lines().find(|line| line.starts_with("E:")).or(words.lines().next_back());
+        bail!("apt-get {} fails: {}", args[0], error.unwrap_or("it does not say why"));
+    }
+    Ok(())
+}
+
+fn nightly() -> Result<()> {
+    let Some(rustup) = find("rustup") else {
+        bail!("a nightly Rust toolchain with rust-src is missing, and there is no rustup to install it with");
+    };
+    let mut install = Command::new(rustup);
+    install.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
+    shell::step(
+        "installing the nightly toolchain",
+        install.args(["--component", "rust-src", "--component", "clippy"]),
+    )
+}
+
+fn linker() -> Result<()> {
+    let mut install = shell::cargo();
+    install.args(["install", "--quiet", "--locked", "--force", "bpf-linker", "--version"]);
+    shell::step("installing bpf-linker", install.arg(bpf_toolchain::LINKER_VERSION))
+}
+
+/// After an installation: names the first thing that is missing all the same.
+fn verify(purpose: Purpose) -> Result<()> {
+    if let Some(tool) = TOOLS.iter().find(|tool| (tool.needed_for)(purpose) && !(tool.present)()) {
+        bail!("package {} is installed, but what it should bring is not here", tool.package);
+    }
+    let wanted = bpf_toolchain::wanted().map_err(Error::msg)?;
+    let compiler = bpf_toolchain::find_compiler(wanted).map_err(Error::msg)?;
+    let linker = bpf_toolchain::find_linker().map_err(Error::msg)?;
+    if purpose == Purpose::Ci && !has_clippy(&compiler) {
+        bail!("cargo-clippy is missing in {}", compiler.bin.display());
+    }
+    if let Some(mismatch) = compiler.llvm_mismatch(&linker) {
+        eprintln!("warning: {mismatch}");
+    }
+    Ok(())
+}
