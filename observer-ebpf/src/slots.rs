@@ -139,12 +139,13 @@ pub fn of_cgroup(key: CgroupKey) -> u64 {
 }
 
 /// The mark that the cgroups of the frame's task give it: it is older than the agent, or its mark could not be
-/// written. In a cgroup of which nothing is known yet, a task with the host's mount namespace counts as on its way.
+/// written. With the host's mount namespace it counts as on its way into the container; one that had escaped before
+/// the agent started is found by the start-up scan, which marks it.
 #[inline(always)]
 pub fn mark_by_cgroups(frame: &Frame) -> u64 {
     let slot = of_frame(frame);
-    if slot == 0 || is_container(slot) {
-        return slot;
+    if slot == 0 {
+        return 0;
     }
     // SAFETY: the header lies in the scratch frame.
     let mnt = unsafe { (*frame.header()).inodes[NS_MNT] };

@@ -6,7 +6,7 @@
 //! estimates. exec is compared strictly. The agent counts losses by reason and not by kind, so with losses the
 //! comparison is one-sided per kind, and exact only over a load that makes nothing but the three counted kinds.
 
-use crate::{assert_escape, lab};
+use crate::{FOUR, assert_escape, lab};
 use observer_live::agent::{Agent, Config};
 use observer_live::counter::Counter;
 use observer_live::host::Guard;
@@ -67,10 +67,13 @@ fn escape_under(agent: &Agent, container: &Container, escape: impl FnOnce(u32), 
     let counter = Counter::start();
     let before = counter.as_ref().and_then(|counter| pair(counter, agent));
     escape(target.pid());
-    let alert = agent.wait_for("namespace.escape", &container.id);
-    assert_escape(&alert, container.pid, target.pid(), &["ipc", "mnt", "net", "uts"]);
-    println!("the alert came {:?} after its event, in the middle of the flood", alert.latency());
-    assert!(alert.latency() < Duration::from_secs(1), "{:?}", alert.latency());
+    let first = agent.wait_for("namespace.escape", &container.id);
+    println!("the alert came {:?} after its event, in the middle of the flood", first.latency());
+    assert!(first.latency() < Duration::from_secs(1), "{:?}", first.latency());
+    // nsenter may be kept from the CPU between two of its calls for longer than a set of joins is waited for; the
+    // alert of the last set has all of them.
+    let alert = agent.wait_for_matching("namespace.escape", &container.id, |a| a.changed() == FOUR);
+    assert_escape(&alert, container.pid, target.pid(), &FOUR);
     end_of_flood();
     if let (Some(counter), Some(before)) = (&counter, before)
         && let Some(after) = pair(counter, agent)

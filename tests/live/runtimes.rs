@@ -15,8 +15,12 @@ fn one_escape(agent: &Agent, id: &str, init: u32, target: u32, runtime: &str) {
     assert_escape(&alert, init, target, &["net"]);
     assert_eq!(alert.text("/container/runtime"), runtime, "{}", alert.line);
     assert!(alert.text("/container/cgroup_path").ends_with(id), "{}", alert.line);
-    let counted = agent.metrics().sum("observer_containers", &[("runtime", runtime)]);
-    assert!(counted >= 1.0, "observer_containers{{runtime={runtime:?}}} is {counted}");
+    // The gauge follows within a fraction of a second.
+    let counted = || agent.metrics().sum("observer_containers", &[("runtime", runtime)]) >= 1.0;
+    assert!(
+        wait::until_true(Duration::from_secs(2), counted),
+        "observer_containers{{runtime={runtime:?}}} is 0"
+    );
     agent.settle();
     agent.assert_only(&[("namespace.escape", "critical", id)]);
 }

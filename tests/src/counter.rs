@@ -15,11 +15,13 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What is counted, by the agent's name of the event's kind.
-const PROBES: [(&str, &str); 3] = [
-    ("exec", "sched:sched_process_exec"),
-    ("fork", "sched:sched_process_fork"),
-    ("exit", "sched:sched_process_exit"),
+/// What is counted, by the agent's name of the event's kind: tracepoint and filter. The agent reports processes, not
+/// threads, and no kernel threads (PF_KTHREAD, 0x200000).
+const PROBES: [(&str, &str, &str); 3] = [
+    ("exec", "sched:sched_process_exec", "1"),
+    // 0x10000 is CLONE_THREAD.
+    ("fork", "task:task_newtask", "(args->clone_flags & 0x10000) == 0 && (curtask->flags & 0x200000) == 0"),
+    ("exit", "sched:sched_process_exit", "args->group_dead && (curtask->flags & 0x200000) == 0"),
 ];
 
 type Counts = BTreeMap<String, u64>;
@@ -36,9 +38,10 @@ impl Counter {
         if !lab::installed("bpftrace") {
             return None;
         }
-        let counts =
-            PROBES.map(|(name, point)| format!("tracepoint:{point} {{ @{name} = count(); }}")).join(" ");
-        let prints = PROBES.map(|(name, _)| format!("print(@{name});")).join(" ");
+        let counts = PROBES
+            .map(|(name, point, filter)| format!("tracepoint:{point} /{filter}/ {{ @{name} = count(); }}"))
+            .join(" ");
+        let prints = PROBES.map(|(name, ..)| format!("print(@{name});")).join(" ");
         // The last line of a round is the mark of its end.
         let program = format!("{counts} interval:ms:50 {{ {prints} printf(\"round\\n\"); }}");
         let script = "mount -t tracefs tracefs /sys/kernel/tracing && exec bpftrace -f json -e \"$1\"";
@@ -59,7 +62,7 @@ impl Counter {
         let counting = wait::until_true(Duration::from_secs(20), || {
             // Something must have been counted before a map is printed at all.
             drop(crate::host::target());
-            PROBES.iter().all(|(name, _)| counter.counts().contains_key(*name))
+            PROBES.iter().all(|(name, ..)| counter.counts().contains_key(*name))
         });
         assert!(counting, "bpftrace counts nothing");
         Some(counter)

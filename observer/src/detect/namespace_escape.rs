@@ -144,7 +144,8 @@ mod tests {
         // (foreign types with owner, door, expected severity)
         let host = |names: &[&str]| names.iter().map(|n| (n.to_string(), Owner::Host)).collect::<Vec<_>>();
         let setns = Door::Call(Kind::Setns);
-        let cases: Vec<(Vec<(String, Owner)>, Door, Option<Severity>)> = vec![
+        type Case = (Vec<(String, Owner)>, Door, Option<Severity>);
+        let cases: Vec<Case> = vec![
             (host(&["mnt"]), setns, Some(Severity::Critical)),
             (host(&["mnt", "net"]), Door::Unseen, Some(Severity::Critical)),
             (vec![("net".into(), Owner::Container(other()))], setns, Some(Severity::Critical)),

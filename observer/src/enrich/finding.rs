@@ -133,9 +133,25 @@ pub enum RootVerdict {
 /// What the kernel side is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    Describe { slot: u64, class: u32, canonical: u64 },
-    Mark { pid: u32, slot: u64 },
-    AdoptNamespace { inode: u32, slot: u64 },
-    Forget { slot: u64 },
-    ForgetNamespace { inode: u32 },
+    Describe {
+        slot: u64,
+        class: u32,
+        canonical: u64,
+    },
+    /// `moved`: it is outside its container's cgroups.
+    Mark {
+        pid: u32,
+        slot: u64,
+        moved: bool,
+    },
+    AdoptNamespace {
+        inode: u32,
+        slot: u64,
+    },
+    Forget {
+        slot: u64,
+    },
+    ForgetNamespace {
+        inode: u32,
+    },
 }

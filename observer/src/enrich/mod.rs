@@ -37,6 +37,7 @@ pub struct Enricher {
     pub world: World,
     joins: joins::Joins,
     looked: Option<sweep::Look>,
+    suspects: Vec<snapshot::Suspect>,
     findings: Vec<Finding>,
 }
 
@@ -46,6 +47,7 @@ impl Enricher {
             world: World::new(host),
             joins: joins::Joins::default(),
             looked: None,
+            suspects: Vec::new(),
             findings: Vec::new(),
         }
     }

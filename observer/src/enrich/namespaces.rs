@@ -95,7 +95,7 @@ impl Enricher {
                 _ => Some(*ns),
             };
             if let Some(seen) = seen {
-                self.world.namespace_made(*ns, tuple.get(seen), by);
+                self.world.namespace_made(tuple.get(seen), by);
             }
         }
         if let Some(container) = by
@@ -157,7 +157,8 @@ impl Enricher {
     ) {
         let Some(known) = self.world.containers.get(&container) else { return };
         let Some(expected) = known.baseline else { return };
-        let foreign = self.world.foreign(known, &actual);
+        let mut foreign = self.world.foreign(known, &actual);
+        foreign.retain(|f| !made.contains(&f.ns.kind()));
         // A tuple that was never seen before is held against the baseline.
         let before = before.filter(Tuple::is_known).unwrap_or(expected);
         let is_new = foreign.iter().any(|f| before.get(f.ns) != f.inode);
@@ -189,8 +190,7 @@ impl Enricher {
         let Some(baseline) = self.world.container(Some(key)).and_then(|c| c.baseline) else { return };
         let tuple = Tuple(event.header.inodes);
         let mnt = tuple.get(NsType::MNT);
-        let made_inside =
-            self.world.container(Some(key)).is_some_and(|c| c.made.contains(&(NsType::MNT.index(), mnt)));
+        let made_inside = self.world.container(Some(key)).is_some_and(|c| c.made.contains(&mnt));
         if mnt != baseline.get(NsType::MNT) && !made_inside {
             // Already out by its mount namespace, and that was told.
             return;

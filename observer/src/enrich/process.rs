@@ -45,7 +45,7 @@ impl Enricher {
         let made = self.made_by_clone(&parent_tuple, &tuple);
         let by = container.filter(|_| !Self::is_entering(event));
         for ns in &made {
-            self.world.namespace_made(*ns, tuple.get(*ns), by);
+            self.world.namespace_made(tuple.get(*ns), by);
         }
         if !is_process {
             self.world.set_last_tuple(header.tgid, header.tid, tuple, header.time_ns);

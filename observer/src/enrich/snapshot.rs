@@ -67,6 +67,13 @@ impl From<HostRecord> for HostFacts {
     }
 }
 
+/// A container's process with the namespaces of the host, found at start.
+#[derive(Clone, Debug)]
+pub(super) struct Suspect {
+    facts: ProcFacts,
+    container: ContainerKey,
+}
+
 /// Whether a cgroup found at start gets its parent's slot: only below a container's.
 pub fn inherits(parent_path: &str) -> bool {
     matches!(identify(parent_path), Identity::Container { .. })
@@ -123,9 +130,11 @@ impl Enricher {
         }
         for facts in &snapshot.processes {
             if let Some(key) = of.get(&facts.pid) {
+                self.late_cgroup(facts, *key, &ids, snapshot.time_ns, host);
                 self.late_namespaces(facts, *key, snapshot.time_ns, host);
             } else if let Some(key) = outside.get(&facts.pid) {
                 self.late_cgroup(facts, *key, &ids, snapshot.time_ns, host);
+                self.late_namespaces(facts, *key, snapshot.time_ns, host);
             } else {
                 self.late_visitor(facts, snapshot.time_ns, host);
             }
@@ -213,7 +222,7 @@ impl Enricher {
             }
             for facts in members {
                 of.insert(facts.pid, key);
-                self.world.effects.push(Effect::Mark { pid: facts.pid, slot });
+                self.world.effects.push(Effect::Mark { pid: facts.pid, slot, moved: false });
             }
         }
     }
@@ -230,7 +239,7 @@ impl Enricher {
             if let Some(key) = of.get(&facts.ppid).or_else(|| outside.get(&facts.ppid)).copied() {
                 outside.insert(facts.pid, key);
                 if let Some(slot) = self.world.slot_of_container(key) {
-                    self.world.effects.push(Effect::Mark { pid: facts.pid, slot });
+                    self.world.effects.push(Effect::Mark { pid: facts.pid, slot, moved: true });
                 }
             }
         }
@@ -277,7 +286,7 @@ impl Enricher {
         let (foreign, inside): (Vec<_>, Vec<_>) =
             foreign.into_iter().partition(|f| f.owner != Owner::Unknown);
         for f in inside {
-            self.world.namespace_made(f.ns, f.inode, Some(key));
+            self.world.namespace_made(f.inode, Some(key));
         }
         if foreign.is_empty() {
             return;
@@ -288,15 +297,54 @@ impl Enricher {
             .processes
             .get(&facts.ppid)
             .is_some_and(|parent| parent.container == Some(key) && parent.tuple == tuple);
-        // A runtime's own helper on its way in (runc init) still has the host's namespaces, all of them.
-        let entering =
-            NsType::all().all(|ns| tuple.get(ns) == 0 || tuple.get(ns) == self.world.host_tuple.get(ns));
-        if inherited || entering {
+        if inherited {
             return;
         }
-        let change =
-            NamespaceChange { expected, actual: tuple, foreign, made: Vec::new(), door: Door::Unseen };
+        // A runtime's own helper on its way in still has the host's namespaces, all of them: look again later.
+        if self.world.is_hosts(&tuple) {
+            self.suspects.push(Suspect { facts: facts.clone(), container: key });
+            return;
+        }
+        self.late_escape(facts, key, time_ns, expected, foreign, host);
+    }
+
+    fn late_escape(
+        &mut self,
+        facts: &ProcFacts,
+        key: ContainerKey,
+        time_ns: u64,
+        expected: Tuple,
+        foreign: Vec<Foreign>,
+        host: &mut dyn Host,
+    ) {
+        if let Some(slot) = self.world.slot_of_container(key) {
+            self.world.effects.push(Effect::Mark { pid: facts.pid, slot, moved: false });
+        }
+        let actual = Tuple(facts.inodes);
+        let change = NamespaceChange { expected, actual, foreign, made: Vec::new(), door: Door::Unseen };
         self.late(facts, key, time_ns, Fact::Namespaces(change), host);
+    }
+
+    /// Looks again at those that may have been on their way in: who still is as it was, is out.
+    pub fn recheck(&mut self, host: &mut dyn Host) -> Vec<Finding> {
+        let suspects = std::mem::take(&mut self.suspects);
+        if suspects.is_empty() {
+            return Vec::new();
+        }
+        let asked: Vec<(u32, u64)> = suspects.iter().map(|s| (s.facts.pid, s.facts.start_ticks)).collect();
+        for (suspect, answer) in suspects.into_iter().zip(host.sweep(&asked)) {
+            let key = suspect.container;
+            let Some(process) = self.world.processes.get(&suspect.facts.pid) else { continue };
+            let time_ns = process.updated_ns;
+            if answer != Some(suspect.facts.inodes) || process.tuple != Tuple(suspect.facts.inodes) {
+                continue;
+            }
+            let Some(container) = self.world.containers.get(&key) else { continue };
+            let Some(expected) = container.baseline else { continue };
+            let foreign = self.world.foreign(container, &process.tuple);
+            self.late_escape(&suspect.facts, key, time_ns, expected, foreign, host);
+        }
+        std::mem::take(&mut self.findings)
     }
 
     fn late_cgroup(
@@ -315,14 +363,16 @@ impl Enricher {
         }
         for (hierarchy, path) in &facts.cgroups {
             let id = ids.get(&(*hierarchy, path.as_str())).copied().unwrap_or(0);
-            if let Some(from) = self.left(key, *hierarchy, None) {
+            let now_in =
+                self.world.cgroups.get(&(*hierarchy, id)).and_then(|c| self.world.container_of_slot(c.slot));
+            if let Some(from) = self.left(key, *hierarchy, now_in) {
                 let mover = Ancestor { pid: facts.pid, comm: facts.comm.clone() };
                 let change = CgroupChange {
                     hierarchy: *hierarchy,
                     from: Some(from),
                     to: Some(path.clone()),
                     to_id: id,
-                    target: None,
+                    target: now_in,
                     mover,
                     mover_in_container: true,
                     door: 0,
@@ -331,7 +381,6 @@ impl Enricher {
                 return;
             }
         }
-        self.late_namespaces(facts, key, time_ns, host);
     }
 
     /// A process of the host in a container's namespaces.

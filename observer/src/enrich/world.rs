@@ -46,8 +46,8 @@ pub struct World {
     /// Order in which hierarchies are shown: v2 unless it is the root, else pids, memory, name=systemd.
     pub shown: Vec<u32>,
     by_id: HashMap<String, ContainerKey>,
-    /// (type, inode) to the container it belongs to.
-    owners: HashMap<(usize, u32), ContainerKey>,
+    /// Inode of a namespace (of any type: numbers are unique among all) to the container it belongs to.
+    owners: HashMap<u32, ContainerKey>,
     /// Namespaces of threads that differ from their process's, by (pid, tid).
     pub threads: HashMap<(u32, u32), Tuple>,
     next_container: u64,
@@ -161,7 +161,7 @@ impl World {
         for (ns, inode) in tuple.iter() {
             if inode != 0 && inode != self.host_tuple.get(ns) {
                 // Another living container's stays its own: this one shares it.
-                self.owners.entry((ns.kind().index(), inode)).or_insert(key);
+                self.owners.entry(inode).or_insert(key);
             }
         }
         if let Some(container) = self.containers.get_mut(&key) {
@@ -208,32 +208,35 @@ impl World {
         if inode == self.host_tuple.get(ns.kind()) {
             return Owner::Host;
         }
-        match self.owners.get(&(ns.kind().index(), inode)) {
+        match self.owners.get(&inode) {
             Some(key) => Owner::Container(*key),
             None => Owner::Unknown,
         }
     }
 
     /// A namespace was just made: whoever had that inode before is rid of it. A container's own making is noted.
-    pub fn namespace_made(&mut self, ns: NsType, inode: u32, by: Option<ContainerKey>) {
-        let place = (ns.kind().index(), inode);
-        if let Some(previous) = self.owners.remove(&place)
+    pub fn namespace_made(&mut self, inode: u32, by: Option<ContainerKey>) {
+        if inode == 0 {
+            return;
+        }
+        if let Some(previous) = self.owners.remove(&inode)
             && let Some(container) = self.containers.get_mut(&previous)
         {
-            container.made.remove(&place);
+            container.made.remove(&inode);
         }
         if let Some(key) = by
             && let Some(container) = self.containers.get_mut(&key)
         {
-            // A container that makes namespaces without end must not fill the table: the oldest inodes go.
-            const MOST: usize = 4096;
+            // Numbers are used again lowest first, so this is about the number of namespaces that live at once; one
+            // that keeps more alive than this gets the lowest ones forgotten, and is told as if they were foreign.
+            const MOST: usize = 65_536;
             if container.made.len() >= MOST
                 && let Some(first) = container.made.pop_first()
             {
                 self.owners.remove(&first);
             }
-            container.made.insert(place);
-            self.owners.insert(place, key);
+            container.made.insert(inode);
+            self.owners.insert(inode, key);
         }
     }
 
@@ -242,7 +245,7 @@ impl World {
         let Some(baseline) = container.baseline else { return Vec::new() };
         baseline
             .differences(tuple)
-            .filter(|ns| !container.made.contains(&(ns.kind().index(), tuple.get(*ns))))
+            .filter(|ns| !container.made.contains(&tuple.get(*ns)))
             // A child's future namespace that is the container's own is a way back, not out.
             .filter(|ns| tuple.get(*ns) != baseline.get(ns.kind()))
             .map(|ns| Foreign { ns, inode: tuple.get(ns), owner: self.owner(ns, tuple.get(ns)) })
@@ -398,6 +401,11 @@ impl World {
                 container: pod.container.clone(),
             }),
         })
+    }
+
+    /// True if the tuple is the host's, as far as it is known.
+    pub fn is_hosts(&self, tuple: &Tuple) -> bool {
+        self.host_tuple.differences(tuple).next().is_none()
     }
 
     /// True if such namespaces are a container by themselves: see DESIGN on plain namespaces.

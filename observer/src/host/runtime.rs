@@ -92,12 +92,15 @@ struct RuncState {
 /// runc and crun alone: RUN/runc/ID/state.json, RUN/crun/ID/status; docker's and containerd's runc keep theirs in
 /// roots of their own.
 fn runc(run: &Path, id: &str) -> Option<RuntimeFacts> {
-    let roots = [
-        ("runc", run.join("runc")),
-        ("docker", run.join("docker/runtime-runc/moby")),
-        ("containerd", run.join("containerd/runc/default")),
-        ("containerd", run.join("containerd/runc/k8s.io")),
-    ];
+    let below = |dir: &str| {
+        let mut names: Vec<_> =
+            fs::read_dir(run.join(dir)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        names.sort();
+        names
+    };
+    let roots = [("runc", run.join("runc")), ("docker", run.join("docker/runtime-runc/moby"))]
+        .into_iter()
+        .chain(below("containerd/runc").into_iter().map(|root| ("containerd", root)));
     for (runtime, root) in roots {
         if let Some(state) = read_json::<RuncState>(&root.join(id).join("state.json")) {
             return Some(RuntimeFacts {

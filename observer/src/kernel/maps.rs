@@ -62,9 +62,10 @@ impl SlotTable {
         self.namespaces.insert(inode, slot, 0).map_err(|error| fail("NAMESPACES", &error))
     }
 
-    /// Marks a process that was found outside its container's cgroups when the agent started.
-    pub fn mark(&mut self, pid: u32, slot: u64) -> Result<(), KernelError> {
-        self.tasks.set(pid, slot | observer_common::mark::MOVED, 0).map_err(|error| fail("TASKS", &error))
+    /// Marks a process that was found out of its container when the agent started.
+    pub fn mark(&mut self, pid: u32, slot: u64, moved: bool) -> Result<(), KernelError> {
+        let moved = if moved { observer_common::mark::MOVED } else { 0 };
+        self.tasks.set(pid, slot | moved, 0).map_err(|error| fail("TASKS", &error))
     }
 
     /// Forgets a slot whose container is gone. A mark that still carries it stays unique: numbers are not reused.

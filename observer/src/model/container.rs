@@ -87,8 +87,9 @@ pub struct Container {
     pub cgroups: Vec<CgroupPath>,
     /// The namespaces that its processes should be in; `None` until its first process has executed something.
     pub baseline: Option<Tuple>,
-    /// Namespaces that its own processes made: (type index, inode).
-    pub made: BTreeSet<(usize, u32)>,
+    /// Inodes of namespaces that its own processes made. No type is kept: the kernel hands out one number to one
+    /// namespace of any type (proc_alloc_inum), so a number says it all, and used again it replaces itself.
+    pub made: BTreeSet<u32>,
     /// Living processes of it.
     pub processes: usize,
     /// Kernel time at which it was first seen, ns.

@@ -82,6 +82,8 @@ impl Core {
     pub fn tick(&mut self, tick: &Tick, host: &mut dyn Host) -> Vec<Alert> {
         self.clock = tick.clock;
         let mut alerts = self.expire(tick.now_ns);
+        let findings = self.enricher.recheck(host);
+        alerts.extend(self.alerts(findings));
         let findings = self.enricher.finish_sweep();
         alerts.extend(self.alerts(findings));
         let grown = self.grown(tick);

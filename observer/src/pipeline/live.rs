@@ -35,7 +35,9 @@ pub trait Output {
     /// One event, by kind; called for every one.
     fn count(&mut self, kind: &'static str);
     /// After each reading of the rings, at least every 20 ms.
-    fn read_empty(&mut self) {}
+    fn rings_read(&mut self) {}
+    /// Living containers by runtime and known processes, when they may have changed; at most every 100 ms.
+    fn counts(&mut self, _containers: &std::collections::BTreeMap<&'static str, usize>, _processes: usize) {}
     /// About once a second.
     fn status(&mut self, status: &Status<'_>);
     /// False ends the loop.
@@ -48,8 +50,6 @@ pub trait Output {
 #[derive(Debug)]
 pub struct Status<'a> {
     pub tick: &'a Tick,
-    pub containers: std::collections::BTreeMap<&'static str, usize>,
-    pub processes: usize,
     pub folded: std::collections::BTreeMap<&'static str, u64>,
     /// Bytes of the ordinary and of the priority ring read in one go, the most since the last time.
     pub ring_used: [u64; 2],
@@ -200,16 +200,18 @@ impl Live {
             output.alert(Arc::new(alert), 0);
         }
         let mut next_tick = Clock::boot_ns() + TICK_NS;
+        let mut next_counts = 0;
         let mut ticks = 0;
+        let mut empty = false;
         while !stop.is_set() && output.goes_on() {
             let now = Clock::boot_ns();
-            let mut wait = FLUSH.as_nanos() as u64;
+            let mut wait = if empty { FLUSH.as_nanos() as u64 } else { 0 };
             if let Some(deadline) = self.core.next_deadline() {
                 wait = wait.min(deadline.saturating_sub(now));
             }
             wait_for(&epoll, wait.div_ceil(1_000_000) as i32).map_err(LiveError::Wait)?;
-            self.drain(output);
-            output.read_empty();
+            empty = self.drain(output);
+            output.rings_read();
             let now = Clock::boot_ns();
             if self.core.next_deadline().is_some_and(|deadline| deadline <= now) {
                 if let Some(recorder) = &self.recorder {
@@ -219,14 +221,21 @@ impl Live {
                 send(output, alerts, now);
                 self.apply_effects();
             }
+            if now >= next_counts {
+                next_counts = now + TICK_NS / 10;
+                let (containers, processes) = self.core.counts();
+                output.counts(&containers, processes);
+            }
             if now >= next_tick {
                 next_tick = now + TICK_NS;
                 ticks += 1;
                 self.tick(now, ticks % self.options.sweep_seconds.max(1) == 0, output)?;
             }
         }
-        self.drain(output);
-        output.read_empty();
+        // What was there when the end came; a flood goes on, so not for ever.
+        let last = Clock::boot_ns() + TICK_NS;
+        while !self.drain(output) && Clock::boot_ns() < last {}
+        output.rings_read();
         self.tick(Clock::boot_ns(), false, output)?;
         let alerts = self.core.finish();
         send(output, alerts, Clock::boot_ns());
@@ -250,21 +259,16 @@ impl Live {
         let alerts = self.core.tick(&tick, self.host.as_mut());
         send(output, alerts, now_ns);
         self.apply_effects();
-        let (containers, processes) = self.core.counts();
         let ring_used = std::mem::take(&mut self.ring_used);
-        output.status(&Status {
-            tick: &tick,
-            containers,
-            processes,
-            folded: self.core.take_folded(),
-            ring_used,
-        });
+        output.status(&Status { tick: &tick, folded: self.core.take_folded(), ring_used });
         Ok(())
     }
 
-    /// Reads both rings until they are empty. The priority ring first, then a batch of the ordinary one, in the order
+    /// Reads both rings until they are empty, or for so long that the clock must be looked at: a flood fills them as
+    /// fast as they are read. True if they are empty. The priority ring first, then a batch of the ordinary one, in the order
     /// of their times: what decides waits for a batch at most.
-    fn drain(&mut self, output: &mut impl Output) {
+    fn drain(&mut self, output: &mut impl Output) -> bool {
+        let until = Clock::boot_ns() + FLUSH.as_nanos() as u64 / 2;
         let mut read = [0; 2];
         loop {
             self.arena.clear();
@@ -287,7 +291,7 @@ impl Live {
                 *used = (*used).max(read);
             }
             if self.frames.is_empty() {
-                return;
+                return true;
             }
             // Stable, and nearly sorted already.
             self.frames.sort_by_key(|(time, ..)| *time);
@@ -313,6 +317,9 @@ impl Live {
             }
             // A flood must not leave a flood's memory behind.
             self.arena.shrink_to(1 << 20);
+            if Clock::boot_ns() >= until {
+                return false;
+            }
         }
     }
 
@@ -325,7 +332,7 @@ impl Live {
                 Effect::Describe { slot, class, canonical } => {
                     self.slots.describe(slot, SlotInfo { class, reserved: 0, canonical })
                 }
-                Effect::Mark { pid, slot } => self.slots.mark(pid, slot),
+                Effect::Mark { pid, slot, moved } => self.slots.mark(pid, slot, moved),
                 Effect::AdoptNamespace { inode, slot } => self.slots.adopt_namespace(inode, slot),
                 Effect::Forget { slot } => {
                     self.slots.forget(slot);
