@@ -5,7 +5,8 @@ use observer_common::Inodes;
 use super::{Enricher, finding::*};
 use crate::{
     host::Host,
-    model::{ProcessKey, Tuple},
+    model::{NsType, ProcessKey, Tuple},
+    pipeline::Displaced,
 };
 
 /// What /proc said, held back until the rings have been read up to then: what they explain is no surprise.
@@ -45,6 +46,23 @@ impl Enricher {
             }
         }
         std::mem::take(&mut self.findings)
+    }
+
+    /// A container's own flood has displaced deciding events of its own: what they showed is told all the same.
+    pub fn displaced(&mut self, displaced: &Displaced) -> Vec<Finding> {
+        let container = self.world.container_of_slot(displaced.slot);
+        let Some(expected) = self.world.container(container).and_then(|c| c.baseline) else {
+            return Vec::new();
+        };
+        // Only what is the host's and should not be.
+        let host: Vec<NsType> = NsType::all()
+            .filter(|ns| displaced.host_mask & (1 << ns.index()) != 0)
+            .filter(|ns| expected.get(*ns) != self.world.host_tuple.get(*ns))
+            .collect();
+        let actual = Tuple(displaced.last_inodes);
+        let fact = Fact::Displaced { count: displaced.count, host, actual, expected };
+        let subject = self.world.subject(displaced.last_tgid, displaced.last_tgid);
+        vec![Finding { time_ns: displaced.last_ns, subject, container, fact, late: false }]
     }
 
     fn compare(&mut self, key: ProcessKey, seen: Tuple, seen_ns: u64) {

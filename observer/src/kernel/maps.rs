@@ -4,7 +4,9 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
-use observer_common::{ALL_KINDS, ALL_LOSSES, CgroupKey, Kind, LOSSES, SLOT_AGENT, SlotInfo};
+use observer_common::{
+    ALL_KINDS, ALL_LOSSES, Budget, BudgetKey, CgroupKey, Kind, LOSSES, SLOT_AGENT, SlotInfo,
+};
 
 use super::{KernelError, load::chain};
 
@@ -88,6 +90,7 @@ fn fail(name: &'static str, error: &MapError) -> KernelError {
 pub struct LossCounters {
     lost: PerCpuArray<MapData, u64>,
     sent: PerCpuArray<MapData, u64>,
+    budgets: HashMap<MapData, BudgetKey, Budget>,
 }
 
 impl LossCounters {
@@ -96,7 +99,7 @@ impl LossCounters {
             PerCpuArray::try_from(take(bpf, name)?)
                 .map_err(|error| KernelError::Map { name, what: chain(&error) })
         };
-        Ok(LossCounters { lost: array("LOST")?, sent: array("SENT")? })
+        Ok(LossCounters { lost: array("LOST")?, sent: array("SENT")?, budgets: hash(bpf, "BUDGETS")? })
     }
 
     /// Events lost, by the index of [`ALL_LOSSES`].
@@ -106,6 +109,13 @@ impl LossCounters {
             sums[loss as usize] = sum(&self.lost, loss as u32)?;
         }
         Ok(sums)
+    }
+
+    /// What the kernel side kept of events that would have decided something and found no room anywhere. Walks a
+    /// table: to be asked only when [`Loss::PriorityFull`](observer_common::Loss::PriorityFull) has grown.
+    pub fn displaced(&self) -> Vec<(BudgetKey, Budget)> {
+        // An entry that vanishes during the walk is one that the next walk need not see.
+        self.budgets.iter().filter_map(Result::ok).filter(|(_, budget)| budget.displaced > 0).collect()
     }
 
     /// Events that the kernel side put into a ring.

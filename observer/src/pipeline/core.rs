@@ -27,6 +27,23 @@ pub struct Tick {
     pub undecodable: u64,
     /// Look at all container tasks.
     pub sweep: bool,
+    /// What the kernel side kept of deciding events that found no room, if there are new ones.
+    pub displaced: Vec<Displaced>,
+}
+
+/// The state of a slot some of whose deciding events found no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Displaced {
+    pub slot: u64,
+    /// The number of the kind of event.
+    pub kind: u32,
+    /// How many, since the agent started.
+    pub count: u64,
+    pub last_ns: u64,
+    pub last_tgid: u32,
+    /// Bit per namespace (by index) that was the host's in one of them.
+    pub host_mask: u32,
+    pub last_inodes: observer_common::Inodes,
 }
 
 /// The pipeline's middle.
@@ -92,6 +109,10 @@ impl Core {
             let fact = Fact::Lost { new: grown };
             let finding = Finding { time_ns: tick.now_ns, subject: None, container: None, fact, late: false };
             alerts.extend(self.alerts(vec![finding]));
+        }
+        for displaced in &tick.displaced {
+            let findings = self.enricher.displaced(displaced);
+            alerts.extend(self.alerts(findings));
         }
         let due = self.fold.due(tick.now_ns);
         alerts.extend(due.into_iter().map(resend));

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use observer_common::{CgroupKey, SlotInfo};
+use observer_common::{CgroupKey, Loss, SlotInfo};
 
 use super::{
-    core::{Core, Tick},
+    core::{Core, Displaced, Tick},
     record::{RecordError, Recorder, RecordingHost},
 };
 use crate::{
@@ -106,6 +106,8 @@ pub struct Live {
     options: LiveOptions,
     undecodable: u64,
     ring_used: [u64; 2],
+    /// The kernel side's count of displaced events when last looked at.
+    displaced: u64,
     started: Vec<Alert>,
     arena: Vec<u8>,
     frames: Vec<(u64, usize, usize)>,
@@ -176,6 +178,7 @@ impl Live {
             options,
             undecodable: 0,
             ring_used: [0; 2],
+            displaced: 0,
             started,
             arena: Vec::new(),
             frames: Vec::new(),
@@ -246,13 +249,24 @@ impl Live {
     }
 
     fn tick(&mut self, now_ns: u64, sweep: bool, output: &mut impl Output) -> Result<(), LiveError> {
-        let tick = Tick {
-            now_ns,
-            clock: Clock::now(),
-            lost: self.losses.lost()?,
-            undecodable: self.undecodable,
-            sweep,
-        };
+        let lost = self.losses.lost()?;
+        let full = lost[Loss::PriorityFull as usize];
+        let displaced = if full > self.displaced { self.losses.displaced() } else { Vec::new() };
+        self.displaced = full;
+        let displaced = displaced
+            .into_iter()
+            .map(|(key, budget)| Displaced {
+                slot: key.slot,
+                kind: key.kind,
+                count: budget.displaced,
+                last_ns: budget.last_ns,
+                last_tgid: budget.last_tgid,
+                host_mask: budget.host_mask,
+                last_inodes: budget.last_inodes,
+            })
+            .collect();
+        let undecodable = self.undecodable;
+        let tick = Tick { now_ns, clock: Clock::now(), lost, undecodable, sweep, displaced };
         if let Some(recorder) = &self.recorder {
             recorder.tick(&tick);
         }

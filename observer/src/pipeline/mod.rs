@@ -5,6 +5,6 @@ mod live;
 mod record;
 mod write;
 
-pub use core::{Core, Tick};
+pub use core::{Core, Displaced, Tick};
 pub use live::{Live, LiveError, LiveOptions, Output, Status, StopSignal};
 pub use record::{RecordError, Recorder, Replay};
