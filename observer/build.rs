@@ -44,7 +44,7 @@ fn kernel_programs(workspace: &Path) -> Result<(), String> {
     let variant = format!("bpf/{}{}", compiler.kind, if log { "-log" } else { "" });
     let target_dir = root_of_target_dir(&out_dir).join(variant);
 
-    let mut cargo = compiler.cargo("build", &linker, &target_dir)?;
+    let mut cargo = compiler.cargo("build", &linker, &target_dir, log)?;
     if log {
         cargo.args(["--features", "log"]);
     }

@@ -143,7 +143,13 @@ fn agent_pipeline(
     mut output: Agent,
     started: Instant,
 ) -> Result<(), AppError> {
-    let kernel = Kernel::load(load_options(config))?;
+    #[cfg_attr(
+        not(feature = "bpf-log"),
+        expect(unused_mut, reason = "only the log takes something out of it")
+    )]
+    let mut kernel = Kernel::load(load_options(config))?;
+    #[cfg(feature = "bpf-log")]
+    kernel.start_log()?;
     let mut hooks = 0;
     for status in &kernel.probes {
         output.metrics.feature(status.probe.program, status.probe.required, status.result.is_ok());

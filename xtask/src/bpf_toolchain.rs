@@ -165,7 +165,7 @@ impl Compiler {
     /// `cargo VERB` on the kernel programs, for release, to be run in the workspace. `target_dir` must not be the
     /// one of a cargo that is waiting for this one (as it is when called from a build script): the two would wait
     /// for each other's lock. `verb` is `build` or `clippy`.
-    pub fn cargo(&self, verb: &str, linker: &Path, target_dir: &Path) -> Result<Command, String> {
+    pub fn cargo(&self, verb: &str, linker: &Path, target_dir: &Path, log: bool) -> Result<Command, String> {
         let mut command = if verb == "clippy" {
             // Not `cargo clippy`, which would take the first cargo-clippy on PATH, for another rustc.
             Command::new(self.bin.join("cargo-clippy"))
@@ -194,12 +194,16 @@ impl Compiler {
         let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| env::consts::ARCH.to_owned());
         let mut flags = vec![
             format!("-Clinker={}", linker.display()),
-            "-Clink-arg=--btf".to_owned(),
             // The linker makes BTF from debug information; line tables alone hold no types.
             "-Cdebuginfo=2".to_owned(),
             // The machine whose registers aya-ebpf reads; BPF itself is the same everywhere.
             format!("--cfg=bpf_target_arch=\"{arch}\""),
         ];
+        if !log {
+            // Not with logging: aya-log's global is a union whose Rust name the kernel refuses as BTF, and neither loading
+            // nor typed pointers (which rest on the kernel's own types) need the object's.
+            flags.push("-Clink-arg=--btf".to_owned());
+        }
         if verb == "clippy" {
             flags.push("-Dwarnings".to_owned());
         }

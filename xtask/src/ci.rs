@@ -43,6 +43,7 @@ fn lint_kernel_programs(features: &[&str], name: &str) -> Result<()> {
         bpf_toolchain::find_compiler(bpf_toolchain::wanted().map_err(Error::msg)?).map_err(Error::msg)?;
     let linker = bpf_toolchain::find_linker().map_err(Error::msg)?;
     let target_dir = shell::target_dir().join("bpf/lint");
-    let mut clippy = compiler.cargo("clippy", &linker, &target_dir).map_err(Error::msg)?;
+    let mut clippy =
+        compiler.cargo("clippy", &linker, &target_dir, !features.is_empty()).map_err(Error::msg)?;
     step(name, clippy.args(features).current_dir(shell::workspace()))
 }

@@ -46,7 +46,11 @@ impl Enricher {
         now: u64,
         late: bool,
     ) {
-        self.world.cgroups.insert((hierarchy, id), CgroupEntry { path: path.into(), slot });
+        let known = self.world.cgroups.insert((hierarchy, id), CgroupEntry { path: path.into(), slot });
+        if known.is_some_and(|known| known.slot == slot) {
+            return;
+        }
+        self.world.slots.entry(slot).or_insert_with(|| Slot { seen_ns: now, ..Slot::default() }).cgroups += 1;
         if inherited {
             return;
         }
@@ -58,11 +62,9 @@ impl Enricher {
             }
             Identity::Host => self.world.assign_host(slot),
             Identity::Unknown { leaf } => {
-                self.world.slots.entry(slot).or_insert_with(|| Slot {
-                    leaf: Some(leaf),
-                    seen_ns: now,
-                    ..Slot::default()
-                });
+                if let Some(slot) = self.world.slots.get_mut(&slot) {
+                    slot.leaf = Some(leaf);
+                }
             }
         }
     }
@@ -71,22 +73,19 @@ impl Enricher {
         let Payload::Cgroup { cgroup, .. } = &event.payload else { return };
         let place = (cgroup.hierarchy, cgroup.id);
         let Some(entry) = self.world.cgroups.remove(&place) else { return };
-        let container = self.world.container_of_slot(entry.slot);
-        match container {
-            Some(key) => {
-                if let Some(container) = self.world.containers.get_mut(&key) {
-                    container.cgroups.retain(|c| (c.hierarchy, c.id) != place);
-                }
-                self.world.drop_if_gone(key);
+        if let Some(slot) = self.world.slots.get_mut(&entry.slot) {
+            slot.cgroups = slot.cgroups.saturating_sub(1);
+            // A slot that never became a container's goes with its last cgroup.
+            if slot.cgroups == 0 && slot.container.is_none() {
+                self.world.slots.remove(&entry.slot);
+                self.world.effects.push(Effect::Forget { slot: entry.slot });
             }
-            // A slot that never became anything goes with its cgroup.
-            None => {
-                if !self.world.cgroups.values().any(|c| c.slot == entry.slot)
-                    && self.world.slots.remove(&entry.slot).is_some_and(|slot| slot.is_host)
-                {
-                    self.world.effects.push(Effect::Forget { slot: entry.slot });
-                }
+        }
+        if let Some(key) = self.world.container_of_slot(entry.slot) {
+            if let Some(container) = self.world.containers.get_mut(&key) {
+                container.cgroups.retain(|c| (c.hierarchy, c.id) != place);
             }
+            self.world.drop_if_gone(key);
         }
     }
 

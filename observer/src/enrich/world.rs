@@ -21,6 +21,8 @@ pub struct Slot {
     pub leaf: Option<String>,
     pub is_host: bool,
     pub seen_ns: u64,
+    /// How many cgroups have it.
+    pub cgroups: usize,
 }
 
 /// A cgroup as the tables have it.
@@ -108,6 +110,7 @@ impl World {
                 runtime,
                 pod: None,
                 cgroups: Vec::new(),
+                slots: Vec::new(),
                 baseline: None,
                 made: Default::default(),
                 processes: 0,
@@ -120,26 +123,27 @@ impl World {
 
     /// Says that a slot is a container's, here and to the kernel side.
     pub fn assign_slot(&mut self, slot: u64, key: ContainerKey) {
-        if slot == 0 {
-            return;
-        }
-        let canonical = self.slot_of_container(key).unwrap_or(slot);
         let entry = self.slots.entry(slot).or_default();
-        if entry.container == Some(key) {
+        if slot == 0 || entry.container == Some(key) {
             return;
         }
+        let Some(container) = self.containers.get_mut(&key) else { return };
         entry.container = Some(key);
         entry.is_host = false;
+        container.slots.push(slot);
+        let canonical = container.slots[0];
         self.effects.push(Effect::Describe { slot, class: class::CONTAINER, canonical });
     }
 
     /// The container's first slot.
     pub fn slot_of_container(&self, key: ContainerKey) -> Option<u64> {
-        // Few slots per container, and this is asked once per cgroup: the smallest is the same at each replay.
-        self.slots.iter().filter(|(_, slot)| slot.container == Some(key)).map(|(number, _)| *number).min()
+        self.containers.get(&key)?.slots.first().copied()
     }
 
     pub fn assign_host(&mut self, slot: u64) {
+        if slot == 0 {
+            return;
+        }
         let entry = self.slots.entry(slot).or_default();
         if !entry.is_host {
             entry.is_host = true;
@@ -175,19 +179,10 @@ impl World {
         if container.processes > 0 || !container.cgroups.is_empty() {
             return;
         }
-        let by_cgroup = container.runtime != Runtime::Namespaces;
-        if by_cgroup
-            && container.baseline.is_none()
-            && self.slots.values().any(|s| s.container == Some(key) && !s.is_host && s.leaf.is_some())
-        {
-            return;
-        }
         let Some(container) = self.containers.remove(&key) else { return };
         self.by_id.remove(&container.id);
         self.owners.retain(|_, owner| *owner != key);
-        let slots: Vec<u64> =
-            self.slots.iter().filter(|(_, s)| s.container == Some(key)).map(|(n, _)| *n).collect();
-        for slot in slots {
+        for slot in container.slots {
             self.slots.remove(&slot);
             self.effects.push(Effect::Forget { slot });
         }

@@ -129,26 +129,34 @@ impl Kernel {
         if host.found == 0 { Err(KernelError::NoHost) } else { Ok(host) }
     }
 
-    /// Prints the kernel programs' own debug lines to stderr.
+    /// Prints the kernel programs' own debug lines to stderr, from a thread of its own, until the process ends.
     #[cfg(feature = "bpf-log")]
     pub fn start_log(&mut self) -> Result<(), KernelError> {
-        struct Stderr;
-        impl aya_log::Formatter<&str> for Stderr {
-            fn format(v: &str) -> String {
-                v.to_owned()
-            }
-        }
-        let logger = aya_log::EbpfLogger::init(&mut self.bpf).map_err(|e| KernelError::Load(chain(&e)))?;
-        let mut logger =
-            tokio::io::unix::AsyncFd::new(logger).map_err(|e| KernelError::Load(e.to_string()))?;
-        tokio::spawn(async move {
-            while let Ok(mut guard) = logger.readable_mut().await {
-                guard.get_inner_mut().flush();
-                guard.clear_ready();
+        let mut logger = aya_log::EbpfLogger::init_with_logger(&mut self.bpf, KernelLog)
+            .map_err(|error| KernelError::Load(chain(&error)))?;
+        std::thread::spawn(move || {
+            loop {
+                logger.flush();
+                std::thread::sleep(std::time::Duration::from_millis(20));
             }
         });
         Ok(())
     }
+}
+
+/// Takes the kernel programs' lines into the agent's own log.
+#[cfg(feature = "bpf-log")]
+struct KernelLog;
+
+#[cfg(feature = "bpf-log")]
+impl log::Log for KernelLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        crate::telemetry::log::info!("kernel", line = record.args());
+    }
+    fn flush(&self) {}
 }
 
 /// Loads and attaches every probe. The verifier is what takes the time, and it works for several threads at once.

@@ -85,6 +85,8 @@ pub struct Container {
     pub runtime: Runtime,
     pub pod: Option<Pod>,
     pub cgroups: Vec<CgroupPath>,
+    /// Its slots on the kernel side; the first stands for all.
+    pub slots: Vec<u64>,
     /// The namespaces that its processes should be in; `None` until its first process has executed something.
     pub baseline: Option<Tuple>,
     /// Inodes of namespaces that its own processes made. No type is kept: the kernel hands out one number to one

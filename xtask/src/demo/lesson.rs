@@ -140,7 +140,8 @@ What to do about such an alert
  1. Ask whether it was you. An administrator debugging a node does exactly this, on purpose, from a
     privileged pod. If nobody you can ask did it, take it as an attack.
  2. Stop the process (`kill -9 {pid}`), then its container. What it has already started on the host counts
-    too: `observer tree` shows the container's processes, those that have left it included.
+    too: its children keep the container's mark, and observer goes on telling what they do as the
+    container's.
  3. Treat the host as read: whatever keys and tokens it holds may be known.
  4. Shut the door. This container could get out because of what it was allowed. Without CAP_SYS_ADMIN, or
     without `hostPID`, the command in step 4 above fails. In Kubernetes: `hostPID: false` and
