@@ -137,7 +137,8 @@ pub mod class {
 pub struct Host {
     pub inodes: Inodes,
     pub found: u32,
-    pub reserved: u32,
+    /// 1 if this is what the agent was told (its own namespaces and root), and not found by the kernel side.
+    pub told: u32,
     pub root: crate::Root,
 }
 

@@ -29,6 +29,11 @@ static TUPLES: Array<u64> = Array::with_max_entries(1 << 15, 0);
 #[map]
 static HOST: Array<Host> = Array::with_max_entries(1, 0);
 
+/// The dentry at the root of the host's root mount: the same object means the same directory, where device and inode
+/// number do not (every btrfs subvolume's root has number 256). Stays in the kernel.
+#[map]
+static HOST_ROOT: Array<u64> = Array::with_max_entries(1, 0);
+
 /// A pointer to a task_struct that the verifier knows as one.
 #[derive(Clone, Copy)]
 pub struct Task(pub *const u8);
@@ -90,6 +95,12 @@ impl Task {
             words.add(1).write_unaligned(load(self.0, offset!(task_comm) + 8));
         }
     }
+    /// True for a thread that has given up its namespaces: it is exiting.
+    #[inline(always)]
+    pub fn is_gone(self) -> bool {
+        // SAFETY: task_struct.nsproxy is a pointer.
+        unsafe { follow(self.0, offset!(task_nsproxy)) }.is_null()
+    }
     /// True in the last thread of a process that exits: do_exit counts `signal->live` down before the tracepoint.
     #[inline(always)]
     pub fn is_last(self) -> bool {
@@ -135,6 +146,20 @@ impl Task {
             *into = tuple;
             (tuple_hash(&tuple), nr)
         }
+    }
+    /// The dentry at the root of the mount that the task's root directory is in.
+    #[inline(always)]
+    fn root_dentry(self) -> *const u8 {
+        // SAFETY: typed members.
+        unsafe {
+            follow(follow(follow(self.0, offset!(task_fs)), offset!(fs_root_mnt)), offset!(vfsmount_root))
+        }
+    }
+    /// True if the task's root directory is in a mount that shows the same tree as the host's root does.
+    #[inline(always)]
+    pub fn has_host_root(self) -> bool {
+        let own = self.root_dentry() as u64;
+        HOST_ROOT.get(0).is_some_and(|host| *host != 0 && *host == own)
     }
     /// The task's root directory; see `observer_common::Root`.
     #[inline(always)]
@@ -214,6 +239,9 @@ pub fn find_host() {
             unsafe {
                 task.namespaces(&raw mut (*place).inodes);
                 (*place).root = task.root();
+                if let Some(root) = HOST_ROOT.get_ptr_mut(0) {
+                    *root = task.root_dentry() as u64;
+                }
                 (&raw mut (*place).found).write_volatile(1);
             }
             return;

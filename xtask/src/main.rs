@@ -1,5 +1,6 @@
 //! `cargo xtask VERB`: everything about observer that is not observer itself. One file per verb.
 
+mod bench;
 mod bpf_toolchain;
 mod build;
 mod ci;
@@ -37,6 +38,8 @@ enum Verb {
     Docs(docs::Args),
     /// Watch a container break out, and observer explain it
     Demo(demo::Args),
+    /// Measure what observer costs, and how fast it is, against its bounds
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Ci => ci::verb(),
         Verb::Docs(args) => docs::verb(&args),
         Verb::Demo(args) => demo::verb(&args),
+        Verb::Bench(args) => bench::verb(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,3 +4,4 @@ mod cgroup;
 mod namespace;
 mod process;
 mod root;
+mod sweep;

@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use observer_common::{
-    Exec, Exit, Fork, Kind, MAX_ARGS, MAX_FILENAME, NS_MNT, NS_PID, NS_USER, SLOT_MASK, flags, mark,
+    Exec, Exit, Fork, Kind, MAX_ARGS, MAX_FILENAME, NS_PID, NS_USER, SLOT_MASK, flags, mark, tuple_hash,
 };
 
 use crate::{
@@ -171,9 +171,10 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
         bits |= flags::CHANGED;
     }
     if mark & mark::ENTERING != 0 {
-        // SAFETY: this CPU's scratch.
-        let mnt = unsafe { (*header).inodes[NS_MNT] };
-        let in_place = mark & SLOT_MASK == 0 || task::host().is_none_or(|host| host.inodes[NS_MNT] != mnt);
+        // In place is whoever left the host's namespaces, in whichever types: a runtime's helper that executes itself
+        // in the container's cgroup still has them all.
+        let in_place =
+            mark & SLOT_MASK == 0 || task::host().is_none_or(|host| tuple_hash(&host.inodes) != now);
         if in_place {
             mark &= !mark::ENTERING;
             bits |= flags::JUDGE;

@@ -29,6 +29,7 @@ fn changed_root(ctx: &TracePointContext, kind: Kind) {
     let Some(call) = namespace::finished_call(ctx, task) else { return };
     let Some(frame) = Frame::take() else { return };
     let (tgid, root) = (task.tgid(), task.root());
+    let is_host_root = task.has_host_root() as u32;
     frame.fill(task);
     let (_, mark) = task::mark_of_frame(&frame, tgid);
     let payload = frame.payload::<RootChange>();
@@ -40,7 +41,7 @@ fn changed_root(ctx: &TracePointContext, kind: Kind) {
     unsafe {
         (*payload).call = call;
         (*payload).root = root;
-        (*payload).reserved = 0;
+        (*payload).is_host_root = is_host_root;
         let bits = if done { flags::EXPLAINED } else { 0 };
         let sealed = frame.seal(task, kind, size_of::<RootChange>(), mark, bits, urgent);
         let got = bpf_probe_read_user_str(frame.at(sealed.end) as *mut _, MAX_PATH as u32, path as *const _);

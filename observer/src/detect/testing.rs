@@ -11,7 +11,7 @@ pub fn world() -> World {
     let host = Host {
         inodes: [10; NAMESPACES],
         found: 1,
-        reserved: 0,
+        told: 0,
         root: Root { mnt_ns: 10, dev: 1, mount_root_ino: 2, ino: 2 },
     };
     let mut world = World::new(host);

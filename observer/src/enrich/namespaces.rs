@@ -176,6 +176,12 @@ impl Enricher {
         });
     }
 
+    /// By device and inode number, where the kernel side does not know the host's root itself (`host_namespaces: own`).
+    fn looks_like_host_root(&self, root: &observer_common::Root) -> bool {
+        let host = &self.world.host;
+        host.told != 0 && root.dev == host.root.dev && root.mount_root_ino == host.root.mount_root_ino
+    }
+
     pub(super) fn root(&mut self, event: &Event, host: &mut dyn Host) {
         let Payload::RootChange { change, path } = &event.payload else { return };
         self.know_process(event);
@@ -196,11 +202,9 @@ impl Enricher {
             return;
         }
         let root = &change.root;
-        let host_root = &self.world.host.root;
         let verdict = if root.mnt_ns != 0 && root.mnt_ns != mnt {
             RootVerdict::ForeignMountNamespace
-        } else if root.dev == host_root.dev
-            && root.mount_root_ino == host_root.mount_root_ino
+        } else if (change.is_host_root != 0 || self.looks_like_host_root(root))
             && baseline.get(NsType::MNT) != self.world.host_tuple.get(NsType::MNT)
         {
             RootVerdict::HostRoot

@@ -19,7 +19,12 @@ impl Enricher {
         let container = self.container(event);
         let tuple = Tuple(header.inodes);
         let parent_tuple = Tuple(fork.parent_inodes);
-        if event.is(flags::PARENT_CHANGED)
+        let before = self.world.last_tuple(fork.parent_tgid, fork.parent_tid);
+        let drifted = event.is(flags::PARENT_CHANGED)
+            || before.is_some_and(|before| before.differences(&parent_tuple).next().is_some());
+        if drifted
+            && !Self::is_entering(event)
+            && self.is_news(fork.parent_tgid, header.time_ns)
             && let Some(container) = container
         {
             let mut subject = self.subject_known(event);
@@ -34,7 +39,6 @@ impl Enricher {
                 subject.exe = parent.exe.as_deref().map(str::to_owned);
                 subject.args = parent.args.to_vec();
             }
-            let before = self.world.last_tuple(fork.parent_tgid, fork.parent_tid);
             self.world.set_last_tuple(fork.parent_tgid, fork.parent_tid, parent_tuple, header.time_ns);
             self.judge(header.time_ns, subject, container, before, parent_tuple, Vec::new(), Door::Unseen);
         }
@@ -128,6 +132,7 @@ impl Enricher {
             self.world.threads.retain(|(pid, _), _| *pid != header.tgid);
         }
         let before = self.world.last_tuple(header.tgid, exec.old_tid);
+        let fresh = self.is_news(header.tgid, header.time_ns);
         let tuple = Tuple(header.inodes);
         if event.is(flags::JUDGE) {
             self.settle(event, &tuple, host);
@@ -155,13 +160,19 @@ impl Enricher {
             }
             return;
         }
-        if event.is(flags::CHANGED)
+        if fresh
             && !Self::is_entering(event)
+            && before.is_none_or(|before| before.differences(&tuple).next().is_some())
             && let Some(container) = container
         {
             let subject = self.subject(event, host);
             self.judge(header.time_ns, subject, container, before, tuple, Vec::new(), Door::Unseen);
         }
+    }
+
+    /// False for an event that is older than what the table already knows of the process: the other ring was faster.
+    fn is_news(&self, pid: u32, time_ns: u64) -> bool {
+        self.world.processes.get(&pid).is_none_or(|process| process.updated_ns <= time_ns)
     }
 
     /// A newcomer's first exec: it may make a container known, and give one its baseline.
@@ -190,10 +201,20 @@ impl Enricher {
                 },
             },
         };
-        if self.world.containers.get(&key).is_some_and(|c| c.baseline.is_none()) {
+        // The container's init has the last word: a runtime's hook may have executed something before all was in place.
+        let is_init = header.ns_pid == 1 && tuple.get(NsType::PID) != self.world.host_tuple.get(NsType::PID);
+        let set = self
+            .world
+            .containers
+            .get(&key)
+            .is_some_and(|c| c.baseline.is_none() || is_init && !c.baseline_of_init);
+        if set {
             self.world.set_baseline(key, *tuple);
-            self.name_container(key, host);
+            if let Some(container) = self.world.containers.get_mut(&key) {
+                container.baseline_of_init = is_init;
+            }
         }
+        self.name_container(key, host);
         // What was put in place before its container was known is known now.
         let of_slot: Vec<u32> = self
             .world
@@ -288,11 +309,13 @@ impl Enricher {
         let header = &event.header;
         self.close_joins(header.tgid, None);
         let container = self.container(event);
-        if event.is(flags::CHANGED)
+        let before = self.world.last_tuple(header.tgid, header.tid);
+        let differs = before.is_some_and(|before| before.differences(&Tuple(header.inodes)).next().is_some());
+        if (differs || event.is(flags::CHANGED))
             && !Self::is_entering(event)
+            && self.is_news(header.tgid, header.time_ns)
             && let Some(container) = container
         {
-            let before = self.world.last_tuple(header.tgid, header.tid);
             let subject = self.subject_known(event);
             self.judge(
                 header.time_ns,

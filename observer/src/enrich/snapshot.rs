@@ -33,6 +33,8 @@ pub struct Snapshot {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct HostRecord {
     pub inodes: Inodes,
+    /// It is what the agent was told.
+    pub told: bool,
     pub root_mnt_ns: u32,
     pub root_dev: u32,
     pub root_mount_ino: u64,
@@ -43,6 +45,7 @@ impl From<HostFacts> for HostRecord {
     fn from(host: HostFacts) -> Self {
         HostRecord {
             inodes: host.inodes,
+            told: host.told != 0,
             root_mnt_ns: host.root.mnt_ns,
             root_dev: host.root.dev,
             root_mount_ino: host.root.mount_root_ino,
@@ -56,7 +59,7 @@ impl From<HostRecord> for HostFacts {
         HostFacts {
             inodes: record.inodes,
             found: 1,
-            reserved: 0,
+            told: u32::from(record.told),
             root: Root {
                 mnt_ns: record.root_mnt_ns,
                 dev: record.root_dev,

@@ -88,10 +88,6 @@ impl World {
         self.slots.get(&slot)?.container
     }
 
-    pub fn container_by_id(&self, id: &str) -> Option<ContainerKey> {
-        self.by_id.get(id).copied()
-    }
-
     /// The container of this id, made if it is new.
     pub fn make_container(&mut self, id: &str, runtime: Runtime, now: u64, late: bool) -> ContainerKey {
         if let Some(key) = self.by_id.get(id) {
@@ -112,6 +108,7 @@ impl World {
                 cgroups: Vec::new(),
                 slots: Vec::new(),
                 baseline: None,
+                baseline_of_init: false,
                 made: Default::default(),
                 processes: 0,
                 created_ns: now,
@@ -403,7 +400,8 @@ impl World {
         self.host_tuple.differences(tuple).next().is_none()
     }
 
-    /// True if such namespaces are a container by themselves: see DESIGN on plain namespaces.
+    /// True if such namespaces are a container by themselves: a pid namespace of its own,
+    /// or a user and a mount namespace.
     pub fn is_own_world(&self, tuple: &Tuple) -> bool {
         self.own_world_inode(tuple).is_some()
     }

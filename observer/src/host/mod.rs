@@ -12,7 +12,7 @@ use observer_common::Inodes;
 use serde::{Deserialize, Serialize};
 
 pub use cgroupfs::{hierarchies, walk};
-pub use procfs::{namespaces, scan};
+pub use procfs::{own, scan};
 
 /// Where things are; all can be moved for tests, and for an agent in a pod.
 #[derive(Clone, Debug)]

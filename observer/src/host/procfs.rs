@@ -1,8 +1,13 @@
 //! /proc.
 
-use std::{fs, io::Read, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    fs,
+    io::Read,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
+};
 
-use observer_common::{Inodes, MAX_ARGS, NAMESPACE_NAMES, NAMESPACES};
+use observer_common::{Host, Inodes, MAX_ARGS, NAMESPACE_NAMES, NAMESPACES, NS_MNT, Root};
 use procfs::{
     FromRead,
     process::{Process, Stat},
@@ -69,8 +74,27 @@ fn ids(dir: &Path, pid: u32) -> (u32, u32, u32) {
     (uid, gid, ns_pid)
 }
 
+/// The agent's own namespaces and root, for an agent that is told that these are the host's.
+pub fn own(proc: &Path) -> std::io::Result<Host> {
+    let root = fs::metadata("/")?;
+    let inodes = namespaces(&proc.join("self"));
+    let (major, minor) = (libc::major(root.dev()), libc::minor(root.dev()));
+    Ok(Host {
+        inodes,
+        found: 1,
+        told: 1,
+        root: Root {
+            mnt_ns: inodes[NS_MNT],
+            // As the kernel has it (MKDEV).
+            dev: major << 20 | minor,
+            mount_root_ino: root.ino(),
+            ino: root.ino(),
+        },
+    })
+}
+
 /// The tuple of /proc/PID/ns, zeros where it may not be read (or does not exist on this kernel).
-pub fn namespaces(dir: &Path) -> Inodes {
+fn namespaces(dir: &Path) -> Inodes {
     let mut inodes = [0; NAMESPACES];
     let ns = dir.join("ns");
     for (inode, name) in inodes.iter_mut().zip(NAMESPACE_NAMES) {

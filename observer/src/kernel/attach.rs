@@ -7,12 +7,15 @@ pub enum Hook {
     TpBtf(&'static str),
     /// `syscalls:sys_exit_NAME`.
     SyscallExit(&'static str),
+    /// Not a hook but a look at every object of a kind, when read.
+    Iterator(&'static str),
 }
 
 impl std::fmt::Display for Hook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Hook::TpBtf(name) => write!(f, "tp_btf/{name}"),
+            Hook::Iterator(name) => write!(f, "iter/{name}"),
             Hook::SyscallExit(name) => write!(f, "tracepoint/syscalls/sys_exit_{name}"),
         }
     }
@@ -133,4 +136,15 @@ pub const PROBES: &[Probe] = &[
         "root.escape by pivot_root",
         "SYSCALL_DEFINE2(pivot_root), fs/namespace.c",
     ),
+    Probe {
+        program: SWEEP,
+        hook: Hook::Iterator("task"),
+        required: false,
+        without: "changes that no hook shows, in threads that neither fork, exec nor exit (the sweep reads /proc then, \
+                  which shows leaders only)",
+        source: "task_seq_show, kernel/bpf/task_iter.c",
+    },
 ];
+
+/// The program of the sweep.
+pub const SWEEP: &str = "sweep_tasks";

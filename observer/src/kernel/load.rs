@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io::{ErrorKind, Read},
     os::fd::{AsFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
@@ -9,14 +10,14 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::{BtfTracePoint, Program, TracePoint},
+    programs::{BtfTracePoint, Iter, Program, TracePoint},
     util::nr_cpus,
 };
 use observer_common::{Host, Offsets};
 
 use super::{
     KernelError,
-    attach::{Hook, PROBES, Probe},
+    attach::{Hook, PROBES, Probe, SWEEP},
     maps::{LossCounters, SlotTable},
     tracefs::{self, Tracefs},
 };
@@ -113,6 +114,42 @@ impl Kernel {
 
     pub fn losses(&mut self) -> Result<LossCounters, KernelError> {
         LossCounters::new(&mut self.bpf)
+    }
+
+    /// Looks at every thread there is; what is found comes by the rings. False if this kernel does not allow it.
+    pub fn sweep(&mut self) -> bool {
+        let usable = self.probes.iter().any(|p| p.probe.program == SWEEP && p.result.is_ok());
+        usable && self.run_sweep().is_ok()
+    }
+
+    fn run_sweep(&mut self) -> Result<(), KernelError> {
+        let fail =
+            |what: String| KernelError::Probe { program: SWEEP, step: "run", hook: "iter/task".into(), what };
+        let program = self.bpf.program_mut(SWEEP).ok_or_else(|| fail("not in the object file".into()))?;
+        let program: &mut Iter = program.try_into().map_err(|e| fail(chain(&e)))?;
+        let link = program.attach().map_err(|e| fail(chain(&e)))?;
+        let link = program.take_link(link).map_err(|e| fail(chain(&e)))?;
+        let mut file = link.into_file().map_err(|e| fail(chain(&e)))?;
+        let mut nothing = [0; 64];
+        loop {
+            match file.read(&mut nothing) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                // After a million tasks in one go the kernel asks to be called again.
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => return Err(fail(error.to_string())),
+            }
+        }
+    }
+
+    /// Makes this process's own namespaces and root the host's.
+    pub fn set_host(&mut self, host: Host) -> Result<(), KernelError> {
+        let name = "HOST";
+        let map =
+            self.bpf.map_mut(name).ok_or(KernelError::Map { name, what: "not in the object file".into() })?;
+        let mut array: Array<_, Host> =
+            Array::try_from(map).map_err(|error| KernelError::Map { name, what: chain(&error) })?;
+        array.set(0, host, 0).map_err(|error| KernelError::Map { name, what: chain(&error) })
     }
 
     /// The host as pid 1 has it. The kernel program looks when this process calls unshare(0), which changes
@@ -213,6 +250,11 @@ fn attach(
             let program: &mut BtfTracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
             program.load(name, btf).map_err(|e| fail("loaded", chain(&e)))?;
             program.attach().map_err(|e| fail("attached", chain(&e)))?;
+            Ok(None)
+        }
+        Hook::Iterator(name) => {
+            let program: &mut Iter = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
+            program.load(name, btf).map_err(|e| fail("loaded", chain(&e)))?;
             Ok(None)
         }
         Hook::SyscallExit(name) => {

@@ -8,7 +8,7 @@ mod tracefs;
 
 use std::{io, path::PathBuf};
 
-pub use attach::{Hook, PROBES, Probe};
+pub use attach::{Hook, PROBES, Probe, SWEEP};
 pub use btf::{VMLINUX, read_offsets};
 pub use load::{Kernel, LoadOptions, ProbeStatus, Rings};
 pub use maps::{LossCounters, SlotTable};

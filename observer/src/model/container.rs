@@ -89,6 +89,8 @@ pub struct Container {
     pub slots: Vec<u64>,
     /// The namespaces that its processes should be in; `None` until its first process has executed something.
     pub baseline: Option<Tuple>,
+    /// The baseline is that of the first process of the container's own pid namespace.
+    pub baseline_of_init: bool,
     /// Inodes of namespaces that its own processes made. No type is kept: the kernel hands out one number to one
     /// namespace of any type (proc_alloc_inum), so a number says it all, and used again it replaces itself.
     pub made: BTreeSet<u32>,

@@ -96,7 +96,9 @@ pub struct LiveOptions {
 /// A loop that is ready to run: hooks attached, tables filled.
 pub struct Live {
     /// The programs run as long as this lives.
-    _kernel: Kernel,
+    kernel: Kernel,
+    /// The kernel side can look at all threads by itself.
+    iterates: bool,
     rings: Rings,
     slots: SlotTable,
     losses: LossCounters,
@@ -130,14 +132,15 @@ impl Live {
     /// Takes a loaded kernel side, scans the host, and finds what was wrong before.
     pub fn start(mut kernel: Kernel, options: LiveOptions) -> Result<Self, LiveError> {
         kernel.require()?;
-        let mut found = kernel.host();
-        if options.own_host {
-            let inodes = host::namespaces(&options.roots.proc.join("self"));
-            if let Ok(found) = &mut found {
-                found.inodes = inodes;
-            }
-        }
-        let found = found?;
+        let found = if options.own_host {
+            let own = host::own(&options.roots.proc).map_err(LiveError::Host)?;
+            kernel.set_host(own)?;
+            own
+        } else {
+            kernel.host()?
+        };
+        // Notes the namespaces of every thread that is older than the agent.
+        let iterates = kernel.sweep();
         let mut slots = kernel.slots()?;
         let losses = kernel.losses()?;
         let rings = kernel.rings()?;
@@ -168,7 +171,8 @@ impl Live {
         let mut core = Core::new(options.node.clone(), clock, &snapshot);
         let started = core.start(&snapshot, host.as_mut());
         let mut live = Live {
-            _kernel: kernel,
+            kernel,
+            iterates,
             rings,
             slots,
             losses,
@@ -232,7 +236,12 @@ impl Live {
             if now >= next_tick {
                 next_tick = now + TICK_NS;
                 ticks += 1;
-                self.tick(now, ticks % self.options.sweep_seconds.max(1) == 0, output)?;
+                // Two readings, a second apart: see the kernel side's sweep.
+                let period = self.options.sweep_seconds.max(1);
+                if self.iterates && (ticks % period == 0 || ticks % period == 1 % period) {
+                    self.iterates = self.kernel.sweep();
+                }
+                self.tick(now, !self.iterates && ticks % period == 0, output)?;
             }
         }
         // What was there when the end came; a flood goes on, so not for ever.

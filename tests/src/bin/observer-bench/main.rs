@@ -1,0 +1,162 @@
+//! The measuring side of `cargo xtask bench`: observer's figures on this machine, each against its bound.
+//!
+//! The machine is never quiet and its speed changes from one second to the next, so nothing is compared with a number
+//! from another run: what is a ratio is measured with and without the agent in turns, and what is a time is told with
+//! its percentiles. Times are taken by clocks of this program and its helpers, not by the agent's own.
+//!
+//! It wants root, `$OBSERVER_BIN` (as the live tests), and a build in which panics unwind: the harness's guards end
+//! everything that was started, also after a failed wait or Ctrl-C.
+
+mod bpf;
+mod figure;
+mod flood;
+mod inside;
+mod latency;
+mod loops;
+mod machine;
+mod memory;
+mod population;
+mod profile;
+mod stats;
+
+use figure::Figure;
+use observer_live::lab;
+use serde_json::json;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Why a figure could not be measured.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Figures that one run gives together.
+struct Group {
+    names: &'static [&'static str],
+    measure: fn() -> Result<Vec<Figure>>,
+}
+
+const GROUPS: [Group; 5] = [
+    Group { names: &["syscall", "syscall_floor"], measure: loops::syscall },
+    Group { names: &["fork_exec"], measure: loops::fork_exec },
+    Group { names: &["latency_idle"], measure: latency::idle },
+    Group { names: &["latency_flood", "flood_loss"], measure: flood::measure },
+    Group { names: &["memory", "armed"], measure: memory::measure },
+];
+
+const USAGE: &str = "observer-bench [--json] [--only FIGURE]... [--no-fail] [--profile]";
+
+#[derive(Default)]
+struct Options {
+    json: bool,
+    only: Vec<String>,
+    no_fail: bool,
+    profile: bool,
+}
+
+fn options(args: impl Iterator<Item = String>) -> std::result::Result<Options, String> {
+    let mut options = Options::default();
+    let mut args = args;
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--json" => options.json = true,
+            "--no-fail" => options.no_fail = true,
+            "--profile" => options.profile = true,
+            "--only" => options.only.push(args.next().ok_or("--only takes a figure")?),
+            _ => return Err(format!("unknown argument {arg}\n{USAGE}")),
+        }
+    }
+    let names: Vec<&str> = GROUPS.iter().flat_map(|group| group.names).copied().collect();
+    match options.only.iter().find(|only| !names.contains(&only.as_str())) {
+        Some(unknown) => Err(format!("no figure {unknown}; there are {}", names.join(", "))),
+        None => Ok(options),
+    }
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1).peekable();
+    // The same program is also the helper that runs inside containers.
+    if args.next_if_eq("inside").is_some() {
+        return inside::main(&args.collect::<Vec<_>>());
+    }
+    let options = match options(args) {
+        Ok(options) => options,
+        Err(words) => {
+            eprintln!("{words}");
+            return ExitCode::from(2);
+        }
+    };
+    if !lab::require_root() {
+        return ExitCode::from(2);
+    }
+    machine::catch_interrupts();
+    let begin = Instant::now();
+    let figures = measure(&options);
+    let profile = (options.profile && !machine::interrupted()).then(|| attempt("profile", profile::measure));
+    let profile = profile.and_then(|outcome| {
+        outcome.inspect_err(|error| eprintln!("the profile could not be taken: {error}")).ok()
+    });
+    if machine::interrupted() {
+        eprintln!("interrupted; everything that was started is being ended");
+        return ExitCode::from(130);
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    if options.json {
+        let mut document = json!({
+            "schema": "observer.bench/1",
+            "machine": machine::describe(),
+            "seconds": seconds,
+            "figures": figures.iter().map(Figure::json).collect::<Vec<_>>(),
+        });
+        if let Some(profile) = &profile {
+            document["profile"] = profile.json();
+        }
+        println!("{document}");
+    } else {
+        println!("{}\n", machine::line());
+        print!("{}", figure::table(&figures));
+        if let Some(profile) = &profile {
+            print!("\n{}", profile.table());
+        }
+        println!("\n{seconds:.0} s in all");
+    }
+    // What could not be measured is no pass, whatever is to be overlooked.
+    let failed = figures.iter().any(|figure| figure.failure.is_some());
+    let missed = figures.iter().any(Figure::missed);
+    if failed || missed && !options.no_fail { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn measure(options: &Options) -> Vec<Figure> {
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    let mut figures = Vec::new();
+    for group in &GROUPS {
+        if machine::interrupted() || !group.names.iter().any(|name| wanted(name)) {
+            continue;
+        }
+        let what = group.names.join(" and ");
+        eprintln!("==> {what}");
+        let begin = Instant::now();
+        match attempt(&what, group.measure) {
+            Ok(measured) => figures.extend(measured.into_iter().filter(|figure| wanted(figure.name))),
+            Err(error) => {
+                let failed = group.names.iter().filter(|name| wanted(name));
+                figures.extend(failed.map(|name| Figure::failed(name, error.to_string())));
+            }
+        }
+        eprintln!("    {:.0} s", begin.elapsed().as_secs_f64());
+    }
+    figures
+}
+
+/// A panic is how the harness says that something did not happen; it costs one figure, not all.
+fn attempt<T>(what: &str, measure: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(measure)).unwrap_or_else(|_| {
+        let why = if machine::interrupted() { "interrupted" } else { "see above" };
+        Err(format!("{what}: {why}").into())
+    })
+}
+
+/// This program's file, for the helper's copies.
+pub fn this_program() -> PathBuf {
+    std::env::current_exe().expect("this program's own file")
+}
