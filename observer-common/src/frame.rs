@@ -97,6 +97,8 @@ pub mod flags {
     /// Of a fork: the parent's own namespaces were not those last seen. What they are is in the payload; the
     /// rest of the parent (comm, ids) is as in the child's header, which was copied from it.
     pub const PARENT_CHANGED: u32 = 1 << 10;
+    /// The task's root directory is in a mount that shows the very tree that the host's root mount shows.
+    pub const HOST_ROOT: u32 = 1 << 11;
 }
 
 /// Context carried by every event, so that no alert depends on a table having been filled in time.

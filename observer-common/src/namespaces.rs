@@ -21,11 +21,11 @@ pub const NAMESPACE_NAMES: [&str; NAMESPACES] =
 /// Inode numbers of a task's namespaces; 0 where the kernel showed none (an exiting task).
 pub type Inodes = [u32; NAMESPACES];
 
-/// A hash of the tuple that the kernel side keeps for each thread, to see that it changed. Never 0: 0 means
-/// "not yet seen". Not meant against an adversary: inode numbers are the kernel's choice, not the attacker's.
+/// A hash of the tuple (and of whether the root is the host's) that the kernel side keeps for each thread, to see
+/// that it changed (`host_root` is 1 or 0). Never 0: 0 means "not yet seen". Not meant against an adversary: inode numbers are the kernel's choice, not the attacker's.
 #[inline(always)]
-pub fn tuple_hash(inodes: &Inodes) -> u64 {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+pub fn tuple_hash(inodes: &Inodes, host_root: u64) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325 ^ host_root;
     let mut i = 0;
     while i < NAMESPACES {
         hash = (hash ^ inodes[i] as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);

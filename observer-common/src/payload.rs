@@ -115,8 +115,7 @@ pub struct RootChange {
     pub call: Syscall,
     pub root: Root,
     pub path_len: u32,
-    /// 1 if the mount of the root shows the very tree that the host's root mount shows.
-    pub is_host_root: u32,
+    pub reserved: u32,
 }
 
 /// A task's root directory.

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use observer_common::{
     ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, KINDS, Kind,
-    LOSSES, Loss, MAX_ANCESTORS, NAMESPACES, SLOT_MASK, flags, mark,
+    LOSSES, Loss, MAX_ANCESTORS, NAMESPACES, SLOT_MASK, flags, mark, tuple_hash,
 };
 
 use crate::{
@@ -51,6 +51,12 @@ pub struct Scratch {
     /// the task's cgroups.
     pids_hierarchy: u32,
     memory_hierarchy: u32,
+    /// The host's root dentry and the task's, as numbers.
+    host_root: u64,
+    task_root: u64,
+    /// `flags::HOST_ROOT` if they are the same.
+    root_flag: u32,
+    reserved: u32,
     bytes: [u8; FRAME + 1024],
 }
 
@@ -83,6 +89,7 @@ impl Frame {
     #[inline(always)]
     pub fn take() -> Option<Frame> {
         let scratch = SCRATCH.get_ptr_mut(0)?;
+        let host_root = task::host_root()?;
         // SAFETY: a map entry of this CPU; programs do not migrate while they run.
         unsafe {
             let busy = &raw mut (*scratch).busy;
@@ -91,6 +98,7 @@ impl Frame {
                 return None;
             }
             busy.write_volatile(1);
+            (*scratch).host_root = host_root;
         }
         Some(Frame(scratch))
     }
@@ -143,9 +151,14 @@ impl Frame {
             (*self.0).pids_hierarchy = pids_hierarchy;
             (*self.0).memory_hierarchy = memory_hierarchy;
             task.comm(&raw mut (*header).comm);
-            let (hash, nr) = task.namespaces(&raw mut (*header).inodes);
-            (*header).ns_pid = nr;
-            hash
+            (*header).ns_pid = task.namespaces(&raw mut (*header).inodes);
+            // Through memory the pointer becomes a number, which alone the verifier lets be compared with one. No
+            // branch: `same` is 1 or 0.
+            (&raw mut (*self.0).task_root).write_volatile(task.root_dentry() as u64);
+            let differs = (&raw const (*self.0).task_root).read_volatile() ^ (*self.0).host_root;
+            let same = (differs.wrapping_sub(1) & !differs) >> 63;
+            (*self.0).root_flag = same as u32 * flags::HOST_ROOT;
+            tuple_hash(&(*header).inodes, same)
         }
     }
 
@@ -161,6 +174,13 @@ impl Frame {
                 CgroupKey { hierarchy: (*self.0).memory_hierarchy, reserved: 0, id: (*header).cgroup_memory },
             ]
         }
+    }
+
+    /// True if the frame's task has the host's root.
+    #[inline(always)]
+    pub fn has_host_root(&self) -> bool {
+        // SAFETY: as in `fill`.
+        unsafe { (*self.0).root_flag != 0 }
     }
 
     /// Notes in the header whose the task is.
@@ -182,6 +202,8 @@ impl Frame {
         mut bits: u32,
         urgent: bool,
     ) -> Sealed {
+        // SAFETY: this CPU's scratch.
+        bits |= unsafe { (*self.0).root_flag };
         if mark & mark::ENTERING != 0 {
             bits |= flags::ENTERING;
         }

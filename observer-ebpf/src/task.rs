@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::Array,
 };
-use observer_common::{Host, Inodes, Root, SLOT_MASK, tuple_hash};
+use observer_common::{Host, Inodes, NAMESPACES, Root, SLOT_MASK};
 
 use crate::{
     emit::Frame,
@@ -33,6 +33,12 @@ static HOST: Array<Host> = Array::with_max_entries(1, 0);
 /// number do not (every btrfs subvolume's root has number 256). Stays in the kernel.
 #[map]
 static HOST_ROOT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The host's root dentry, as a number; 0 if it is not known.
+#[inline(always)]
+pub fn host_root() -> Option<u64> {
+    HOST_ROOT.get(0).copied()
+}
 
 /// A pointer to a task_struct that the verifier knows as one.
 #[derive(Clone, Copy)]
@@ -123,9 +129,9 @@ impl Task {
             (bpf_probe_read_kernel(ns.add(offset!(pid_inum)) as *const u32).unwrap_or(0), nr)
         }
     }
-    /// Writes the namespace tuple and returns its hash and the pid in the innermost pid namespace.
+    /// Writes the namespace tuple and returns the pid in the innermost pid namespace.
     #[inline(always)]
-    pub fn namespaces(self, into: *mut Inodes) -> (u64, u32) {
+    pub fn namespaces(self, into: *mut Inodes) -> u32 {
         let (pid_inum, nr) = self.pid_namespace();
         // SAFETY: members of nsproxy and cred as named in `Offsets`; `into` is a writable tuple.
         unsafe {
@@ -144,22 +150,16 @@ impl Task {
                 load(follow(proxy, offset!(nsproxy_uts)), offset!(uts_inum)),
             ];
             *into = tuple;
-            (tuple_hash(&tuple), nr)
+            nr
         }
     }
     /// The dentry at the root of the mount that the task's root directory is in.
     #[inline(always)]
-    fn root_dentry(self) -> *const u8 {
+    pub fn root_dentry(self) -> *const u8 {
         // SAFETY: typed members.
         unsafe {
             follow(follow(follow(self.0, offset!(task_fs)), offset!(fs_root_mnt)), offset!(vfsmount_root))
         }
-    }
-    /// True if the task's root directory is in a mount that shows the same tree as the host's root does.
-    #[inline(always)]
-    pub fn has_host_root(self) -> bool {
-        let own = self.root_dentry() as u64;
-        HOST_ROOT.get(0).is_some_and(|host| *host != 0 && *host == own)
     }
     /// The task's root directory; see `observer_common::Root`.
     #[inline(always)]
@@ -225,6 +225,18 @@ pub fn set_last_tuple(tid: u32, hash: u64) {
 #[inline(always)]
 pub fn host() -> Option<&'static Host> {
     HOST.get(0).filter(|host| host.found != 0)
+}
+
+/// True if the frame's task is in all of the host's namespaces.
+#[inline(always)]
+pub fn has_hosts_namespaces(frame: &Frame) -> bool {
+    let Some(host) = host() else { return true };
+    let mut differs = 0;
+    for i in 0..NAMESPACES {
+        // SAFETY: the header lies in the scratch frame. No branch, see `Frame::fill`.
+        differs |= unsafe { (*frame.header()).inodes[i] } ^ host.inodes[i];
+    }
+    differs == 0
 }
 
 /// Finds pid 1 by walking up from the current task and keeps its namespaces and root: /proc/1/ns needs a

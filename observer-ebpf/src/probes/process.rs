@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use observer_common::{
-    Exec, Exit, Fork, Kind, MAX_ARGS, MAX_FILENAME, NS_PID, NS_USER, SLOT_MASK, flags, mark, tuple_hash,
+    Exec, Exit, Fork, Kind, MAX_ARGS, MAX_FILENAME, NS_PID, NS_USER, SLOT_MASK, flags, mark,
 };
 
 use crate::{
@@ -20,8 +20,8 @@ use crate::{
 
 /// A thread's namespaces are not those last seen, and no call that is watched said so: report it as of now.
 #[inline(always)]
-pub fn report_drift(frame: &Frame, task: Task, mark: u64) {
-    let sealed = frame.seal(task, Kind::Drift, 0, mark, flags::CHANGED, mark & SLOT_MASK != 0);
+pub fn report_drift(frame: &Frame, task: Task, mark: u64, bits: u32) {
+    let sealed = frame.seal(task, Kind::Drift, 0, mark, bits, mark & SLOT_MASK != 0);
     frame.send(sealed, sealed.end);
 }
 
@@ -173,8 +173,7 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
     if mark & mark::ENTERING != 0 {
         // In place is whoever left the host's namespaces, in whichever types: a runtime's helper that executes itself
         // in the container's cgroup still has them all.
-        let in_place =
-            mark & SLOT_MASK == 0 || task::host().is_none_or(|host| tuple_hash(&host.inodes) != now);
+        let in_place = mark & SLOT_MASK == 0 || !task::has_hosts_namespaces(&frame);
         if in_place {
             mark &= !mark::ENTERING;
             bits |= flags::JUDGE;
@@ -254,7 +253,7 @@ fn exit(task: Task) {
     if !last {
         // Another thread goes on: nothing to say unless this one takes a change with it.
         if changed {
-            report_drift(&frame, task, mark);
+            report_drift(&frame, task, mark, flags::CHANGED);
         }
         return;
     }

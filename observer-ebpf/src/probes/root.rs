@@ -29,8 +29,9 @@ fn changed_root(ctx: &TracePointContext, kind: Kind) {
     let Some(call) = namespace::finished_call(ctx, task) else { return };
     let Some(frame) = Frame::take() else { return };
     let (tgid, root) = (task.tgid(), task.root());
-    let is_host_root = task.has_host_root() as u32;
-    frame.fill(task);
+    let now = frame.fill(task);
+    // Seen here: no later look shall take it for unexplained.
+    task::set_last_tuple(task.tid(), now);
     let (_, mark) = task::mark_of_frame(&frame, tgid);
     let payload = frame.payload::<RootChange>();
     let done = call.ret >= 0;
@@ -41,7 +42,7 @@ fn changed_root(ctx: &TracePointContext, kind: Kind) {
     unsafe {
         (*payload).call = call;
         (*payload).root = root;
-        (*payload).is_host_root = is_host_root;
+        (*payload).reserved = 0;
         let bits = if done { flags::EXPLAINED } else { 0 };
         let sealed = frame.seal(task, kind, size_of::<RootChange>(), mark, bits, urgent);
         let got = bpf_probe_read_user_str(frame.at(sealed.end) as *mut _, MAX_PATH as u32, path as *const _);

@@ -8,6 +8,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
+use observer_common::flags;
 
 use crate::{
     emit::Frame,
@@ -46,6 +47,11 @@ fn look(task: Task) {
     }
     if before == 0 {
         task::set_last_tuple(tid, now);
+        // Older than the agent, with namespaces of its own and the host's root: the agent knows whether it should have.
+        if frame.has_host_root() && !task::has_hosts_namespaces(&frame) {
+            let (_, mark) = task::mark_of_frame(&frame, tgid);
+            report_drift(&frame, task, mark, flags::FIRST_SIGHT);
+        }
         return;
     }
     // SAFETY: values are single words.
@@ -56,5 +62,5 @@ fn look(task: Task) {
     let _ = SUSPECTS.remove(tid);
     task::set_last_tuple(tid, now);
     let (_, mark) = task::mark_of_frame(&frame, tgid);
-    report_drift(&frame, task, mark);
+    report_drift(&frame, task, mark, flags::CHANGED);
 }

@@ -4,7 +4,7 @@ use observer_common::Kind;
 
 use super::{Definition, Detector, Draft, called, errno_name, who};
 use crate::{
-    enrich::{Fact, Finding, RootVerdict, World},
+    enrich::{Door, Fact, Finding, RootVerdict, World},
     model::{Evidence, Severity},
 };
 
@@ -15,7 +15,7 @@ static DEFINITION: Definition = Definition {
     title: "Root directory outside the container",
     severity: Severity::Critical,
     mitre: &["T1611"],
-    needs: &["chroot", "pivot_root"],
+    needs: &["chroot", "pivot_root", "exec", "drift"],
     what: "A container's process changed its root directory to the whole of the host's root file system (`chroot /host` \
            on a mounted host root), or to a directory whose mount belongs to another mount namespace (such as \
            /proc/PID/root of a process outside). From there it uses the host's files as its own. Changing the root to a \
@@ -27,32 +27,39 @@ static DEFINITION: Definition = Definition {
 
 fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
     match &finding.fact {
-        Fact::Root { call, verdict, path } => {
+        Fact::Root { door, verdict, path } => {
             let (root, what) = match verdict {
                 RootVerdict::HostRoot => ("host_root", "the host's root file system"),
                 RootVerdict::ForeignMountNamespace => {
                     ("foreign_mount_namespace", "a directory of another mount namespace")
                 }
             };
+            let how = match door {
+                _ if finding.late => "it was so when the agent started",
+                Door::Call(call) => call.name(),
+                Door::Unseen => "no watched system call explains how",
+            };
             Some(Draft {
                 definition: &DEFINITION,
                 severity: Severity::Critical,
                 message: format!(
-                    "{} of {} made {what} its root ({})",
+                    "{} of {} has {what} as its root ({how})",
                     who(finding),
-                    called(world, finding.container),
-                    call.name()
+                    called(world, finding.container)
                 ),
                 container: finding.container,
                 namespaces: None,
                 evidence: Evidence {
-                    syscall: Some(call.name().into()),
-                    door: Some(call.name().into()),
+                    syscall: match door {
+                        Door::Call(call) => Some(call.name().into()),
+                        Door::Unseen => None,
+                    },
+                    door: (!finding.late).then(|| door.name().into()),
                     root: Some(root.into()),
-                    to: Some(path.clone()),
+                    to: path.clone(),
                     ..Evidence::default()
                 },
-                subject: format!("{root} {path}"),
+                subject: format!("{root} {path:?}"),
             })
         }
         Fact::Refused { call: call @ (Kind::Chroot | Kind::PivotRoot), errno, path, .. } => {
@@ -89,7 +96,7 @@ mod tests {
         let world = world();
         for verdict in [RootVerdict::HostRoot, RootVerdict::ForeignMountNamespace] {
             let mut finding = refused(Kind::Chroot);
-            finding.fact = Fact::Root { call: Kind::Chroot, verdict, path: "/host".into() };
+            finding.fact = Fact::Root { door: Door::Call(Kind::Chroot), verdict, path: Some("/host".into()) };
             assert_eq!(on_finding(&finding, &world).unwrap().severity, Severity::Critical);
         }
         assert_eq!(on_finding(&refused(Kind::PivotRoot), &world).unwrap().severity, Severity::Notice);

@@ -45,7 +45,7 @@ pub enum Fact {
     /// A container's task is in a cgroup outside its container.
     Cgroup(CgroupChange),
     /// A container's task has a root directory that is not its container's.
-    Root { call: Kind, verdict: RootVerdict, path: String },
+    Root { door: Door, verdict: RootVerdict, path: Option<String> },
     /// Events were lost: why and how many since the last time.
     Lost { new: BTreeMap<String, u64> },
     /// Events of a container that would have decided something found no room.

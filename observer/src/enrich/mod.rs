@@ -127,6 +127,7 @@ impl Enricher {
                     ns_pid: header.ns_pid,
                     tuple: Tuple::default(),
                     container,
+                    host_root: false,
                     entering: Self::is_entering(event),
                     updated_ns: 0,
                 });

@@ -6,7 +6,7 @@ use super::{Enricher, call_of, finding::*, is_refusal, joins::Join};
 use crate::{
     decode::{Event, Payload},
     host::Host,
-    model::{ContainerKey, NsType, Tuple},
+    model::{ContainerKey, NsType, ProcessKey, Tuple},
 };
 
 /// CLONE_NEW* bits and the type each makes.
@@ -137,7 +137,9 @@ impl Enricher {
         if Self::is_entering(event) {
             return;
         }
-        if let Some(container) = self.container(event) {
+        self.watch_root(event, host);
+        // The start-up scan has judged what the first look sees.
+        if let Some(container) = self.container(event).filter(|_| !event.is(flags::FIRST_SIGHT)) {
             let subject = self.subject(event, host);
             self.judge(header.time_ns, subject, container, before, tuple, Vec::new(), Door::Unseen);
         }
@@ -176,6 +178,43 @@ impl Enricher {
         });
     }
 
+    /// Remembers what kind of root the event's process has.
+    pub(super) fn note_root(&mut self, event: &Event) {
+        let key = ProcessKey::new(event.header.tgid, event.header.start_ns);
+        if let Some(process) = self.world.processes.get_mut(&event.header.tgid).filter(|p| p.key == key) {
+            process.host_root = event.is(flags::HOST_ROOT);
+        }
+    }
+
+    /// A container's task has got the host's root, and no chroot or pivot_root was seen: a 32-bit call, or one before
+    /// the agent started.
+    pub(super) fn watch_root(&mut self, event: &Event, host: &mut dyn Host) {
+        let header = &event.header;
+        let key = ProcessKey::new(header.tgid, header.start_ns);
+        let knew = self.world.processes.get(&header.tgid).is_some_and(|p| p.key == key && p.host_root);
+        self.note_root(event);
+        if knew || !event.is(flags::HOST_ROOT) || Self::is_entering(event) {
+            return;
+        }
+        let Some(container) = self.container(event) else { return };
+        let Some(known) = self.world.container(Some(container)) else { return };
+        let Some(baseline) = known.baseline else { return };
+        let mnt = header.inodes[NsType::MNT.index()];
+        // Who is out by its mount namespace has the host's root with it, and that was told.
+        let inside = mnt == baseline.get(NsType::MNT) || known.made.contains(&mnt);
+        if known.host_root || !inside || baseline.get(NsType::MNT) == self.world.host_tuple.get(NsType::MNT) {
+            return;
+        }
+        let subject = self.subject(event, host);
+        let fact = Fact::Root { door: Door::Unseen, verdict: RootVerdict::HostRoot, path: None };
+        self.find(event, Some(subject), Some(container), fact);
+        if event.is(flags::FIRST_SIGHT)
+            && let Some(finding) = self.findings.last_mut()
+        {
+            finding.late = true;
+        }
+    }
+
     /// By device and inode number, where the kernel side does not know the host's root itself (`host_namespaces: own`).
     fn looks_like_host_root(&self, root: &observer_common::Root) -> bool {
         let host = &self.world.host;
@@ -194,6 +233,8 @@ impl Enricher {
         }
         let Some(key) = self.container(event) else { return };
         let Some(baseline) = self.world.container(Some(key)).and_then(|c| c.baseline) else { return };
+        let host_root_from_start = self.world.container(Some(key)).is_some_and(|c| c.host_root);
+        self.note_root(event);
         let tuple = Tuple(event.header.inodes);
         let mnt = tuple.get(NsType::MNT);
         let made_inside = self.world.container(Some(key)).is_some_and(|c| c.made.contains(&mnt));
@@ -204,7 +245,8 @@ impl Enricher {
         let root = &change.root;
         let verdict = if root.mnt_ns != 0 && root.mnt_ns != mnt {
             RootVerdict::ForeignMountNamespace
-        } else if (change.is_host_root != 0 || self.looks_like_host_root(root))
+        } else if (event.is(flags::HOST_ROOT) || self.looks_like_host_root(root))
+            && !host_root_from_start
             && baseline.get(NsType::MNT) != self.world.host_tuple.get(NsType::MNT)
         {
             RootVerdict::HostRoot
@@ -213,7 +255,8 @@ impl Enricher {
         };
         let subject = self.subject(event, host);
         let path = String::from_utf8_lossy(path).into_owned();
-        self.find(event, Some(subject), Some(key), Fact::Root { call: event.kind, verdict, path });
+        let fact = Fact::Root { door: Door::Call(event.kind), verdict, path: Some(path) };
+        self.find(event, Some(subject), Some(key), fact);
     }
 }
 

@@ -117,6 +117,7 @@ impl Enricher {
             ns_pid: header.ns_pid,
             tuple: Tuple(header.inodes),
             container,
+            host_root: event.is(flags::HOST_ROOT),
             entering: Self::is_entering(event),
             updated_ns: header.time_ns,
         };
@@ -155,10 +156,13 @@ impl Enricher {
         }
         if event.is(flags::JUDGE) {
             match container {
-                Some(_) => {}
+                Some(_) => self.note_root(event),
                 None => self.entered(event, &tuple, host),
             }
             return;
+        }
+        if fresh {
+            self.watch_root(event, host);
         }
         if fresh
             && !Self::is_entering(event)
@@ -212,6 +216,7 @@ impl Enricher {
             self.world.set_baseline(key, *tuple);
             if let Some(container) = self.world.containers.get_mut(&key) {
                 container.baseline_of_init = is_init;
+                container.host_root = event.is(flags::HOST_ROOT);
             }
         }
         self.name_container(key, host);

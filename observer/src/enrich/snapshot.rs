@@ -263,6 +263,7 @@ impl Enricher {
             ns_pid: facts.ns_pid,
             tuple: Tuple(facts.inodes),
             container,
+            host_root: false,
             entering: false,
             updated_ns: snapshot.time_ns,
         });

@@ -109,6 +109,7 @@ impl World {
                 slots: Vec::new(),
                 baseline: None,
                 baseline_of_init: false,
+                host_root: false,
                 made: Default::default(),
                 processes: 0,
                 created_ns: now,

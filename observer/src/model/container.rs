@@ -91,6 +91,8 @@ pub struct Container {
     pub baseline: Option<Tuple>,
     /// The baseline is that of the first process of the container's own pid namespace.
     pub baseline_of_init: bool,
+    /// Its processes have the host's root from the start (`unshare`, `bwrap --bind / /`).
+    pub host_root: bool,
     /// Inodes of namespaces that its own processes made. No type is kept: the kernel hands out one number to one
     /// namespace of any type (proc_alloc_inum), so a number says it all, and used again it replaces itself.
     pub made: BTreeSet<u32>,

@@ -45,6 +45,8 @@ pub struct Process {
     pub tuple: Tuple,
     /// Index of its container in the table, by origin: it stays after an escape.
     pub container: Option<super::ContainerKey>,
+    /// Its root directory shows the host's root tree, as far as it was seen.
+    pub host_root: bool,
     /// Being brought into a container, and nothing executed there yet.
     pub entering: bool,
     /// Kernel time of the newest news, so that older ones do not overwrite them.

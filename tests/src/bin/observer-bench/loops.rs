@@ -15,42 +15,109 @@ enum Side {
     Agent,
 }
 
-/// Measurements per side, those of one round together.
-type Rounds = Vec<Vec<f64>>;
+const SIDES: [Side; 3] = [Side::Untraced, Side::Floor, Side::Agent];
 
-/// Measures the sides in turns, every second round backwards. The rounds of each side, and the most agents of others
-/// that were there.
-fn in_turns(rounds: usize, sides: &[Side], batches: fn() -> Vec<f64>) -> Result<(Vec<Rounds>, usize)> {
-    let mut measured = vec![Rounds::new(); sides.len()];
-    let mut others = 0;
-    for round in 0..rounds {
-        others = others.max(machine::wait_for_other_agents()?);
-        let mut order: Vec<usize> = (0..sides.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
+/// The batches of one round, by side in the order of `SIDES`.
+type Round = [Vec<f64>; 3];
+
+struct Turns {
+    rounds: Vec<Round>,
+    /// Rounds in which somebody else's agent was there: its probes were part of all sides.
+    disturbed: usize,
+    /// All of them were like that, so they are used all the same.
+    all_disturbed: bool,
+}
+
+impl Turns {
+    /// Measures the sides in turns, every second round backwards.
+    fn take(rounds: usize, batches: fn() -> Vec<f64>) -> Result<Self> {
+        let mut taken: Vec<(Round, bool)> = Vec::new();
+        for n in 0..rounds {
+            machine::wait_for_other_agents()?;
+            let mut quiet = machine::other_agents() == 0;
+            let mut round = Round::default();
+            let mut order = [0, 1, 2];
+            if n % 2 == 1 {
+                order.reverse();
+            }
+            for at in order {
+                machine::go_on()?;
+                let floor =
+                    if SIDES[at] == Side::Floor { Some(EmptyProgram::attach("setns")?) } else { None };
+                let agent = (SIDES[at] == Side::Agent).then(Agent::start);
+                // What starting it has stirred up (and what stopping the last one has) is over.
+                machine::sleep(Duration::from_millis(300))?;
+                round[at] = machine::on_one_cpu(batches);
+                drop(floor);
+                agent.map(Agent::stop);
+                quiet &= machine::other_agents() == 0;
+            }
+            taken.push((round, quiet));
         }
-        for at in order {
-            machine::go_on()?;
-            let floor = if sides[at] == Side::Floor { Some(EmptyProgram::attach("setns")?) } else { None };
-            let agent = (sides[at] == Side::Agent).then(Agent::start);
-            // What starting it has stirred up (and what stopping the last one has) is over.
-            machine::sleep(Duration::from_millis(300))?;
-            measured[at].push(machine::on_one_cpu(batches));
-            drop(floor);
-            agent.map(Agent::stop);
+        let disturbed = taken.iter().filter(|(_, quiet)| !quiet).count();
+        let all_disturbed = disturbed == taken.len();
+        if !all_disturbed {
+            taken.retain(|(_, quiet)| *quiet);
         }
+        Ok(Self { rounds: taken.into_iter().map(|(round, _)| round).collect(), disturbed, all_disturbed })
     }
-    Ok((measured, others))
-}
 
-/// The median over the rounds of one side's best batch to the untraced one's of the same round.
-fn round_ratios(untraced: &Rounds, side: &Rounds, of: fn(&[f64]) -> f64) -> Vec<f64> {
-    untraced.iter().zip(side).map(|(a, b)| of(b) / of(a)).collect()
-}
+    fn all(&self, side: Side) -> Vec<f64> {
+        self.rounds.iter().flat_map(|round| round[side as usize].clone()).collect()
+    }
 
-fn disturbed(others: usize) -> Option<String> {
-    (others > 0)
-        .then(|| format!("{others} agents of others ran meanwhile: the untraced side is not untraced"))
+    fn best(&self, side: Side) -> f64 {
+        stats::min(&self.all(side))
+    }
+
+    /// A side to the untraced one of the same round.
+    fn round_ratios(&self, side: Side, of: fn(&[f64]) -> f64) -> Vec<f64> {
+        let ratio = |round: &Round| of(&round[side as usize]) / of(&round[Side::Untraced as usize]);
+        self.rounds.iter().map(ratio).collect()
+    }
+
+    /// The figure is the ratio of the best batches: what disturbs a batch only ever makes it longer.
+    fn figure(
+        &self,
+        name: &'static str,
+        side: Side,
+        of: fn(&[f64]) -> f64,
+        unit: &str,
+        what: &str,
+    ) -> Figure {
+        let (untraced, traced) = (self.best(Side::Untraced), self.best(side));
+        let middle = stats::median(&self.all(side)) / stats::median(&self.all(Side::Untraced));
+        let ratios = self.round_ratios(side, of);
+        let mut figure = Figure::new(name, traced / untraced, "x untraced")
+            .note(format!(
+                "{what}, best of {}: {traced:.1} {unit}, untraced {untraced:.1} {unit}",
+                self.all(side).len()
+            ))
+            .note(format!(
+                "ratio of the medians {middle:.3}; ratios within a round {:.3} to {:.3}, median {:.3}",
+                stats::min(&ratios),
+                stats::max(&ratios),
+                stats::median(&ratios)
+            ));
+        if self.disturbed > 0 {
+            let used = if self.all_disturbed { "used all the same" } else { "left out" };
+            figure = figure.note(format!("{} rounds with agents of others {used}", self.disturbed));
+        }
+        figure.detail(json!({
+            "untraced": untraced, "traced": traced, "in": unit, "median_ratio": middle, "round_ratios": ratios,
+            "floor": self.best(Side::Floor), "disturbed_rounds": self.disturbed,
+        }))
+    }
+
+    fn floor_note(&self) -> String {
+        let (untraced, floor, agent) =
+            (self.best(Side::Untraced), self.best(Side::Floor), self.best(Side::Agent));
+        format!(
+            "an empty program on sys_exit_setns alone: {:.3} x untraced; the agent to that: {:.3}",
+            floor / untraced,
+            agent / floor
+        )
+    }
 }
 
 const GETPPID_CALLS: u32 = 50_000;
@@ -69,30 +136,12 @@ fn getppid() -> Vec<f64> {
 }
 
 pub fn syscall() -> Result<Vec<Figure>> {
-    let sides = [Side::Untraced, Side::Floor, Side::Agent];
-    let (measured, others) = in_turns(6, &sides, getppid)?;
-    let [untraced, floor, agent] = &measured[..] else { unreachable!("three sides") };
-    let best = |side: &Rounds| stats::min(&side.concat());
-    let figure = |name, side: &Rounds| {
-        let ratios = round_ratios(untraced, side, stats::min);
-        let mut figure = Figure::new(name, best(side) / best(untraced), "x untraced").note(format!(
-            "best of {} batches of {GETPPID_CALLS} calls: {:.1} ns, untraced {:.1} ns; per round {:.3} to {:.3}, median {:.3}",
-            side.concat().len(),
-            best(side),
-            best(untraced),
-            stats::min(&ratios),
-            stats::max(&ratios),
-            stats::median(&ratios)
-        ));
-        figure.notes.extend(disturbed(others));
-        figure.detail(json!({
-            "untraced_ns": best(untraced), "traced_ns": best(side), "round_ratios": ratios,
-            "other_agents": others,
-        }))
-    };
+    let turns = Turns::take(6, getppid)?;
+    let what = format!("batches of {GETPPID_CALLS} calls");
+    let figure = |name, side| turns.figure(name, side, stats::min, "ns", &what);
     Ok(vec![
-        figure("syscall", agent).bound(1.12).aim(1.08),
-        figure("syscall_floor", floor).note("an empty program on sys_exit_setns instead of the agent"),
+        figure("syscall", Side::Agent).bound(1.12).aim(1.08).note(turns.floor_note()),
+        figure("syscall_floor", Side::Floor).note("an empty program on sys_exit_setns instead of the agent"),
     ])
 }
 
@@ -131,31 +180,8 @@ pub fn spawn_batch(count: u32) -> f64 {
 }
 
 pub fn fork_exec() -> Result<Vec<Figure>> {
-    let (measured, others) = in_turns(8, &[Side::Untraced, Side::Agent], spawn)?;
-    let [untraced, agent] = &measured[..] else { unreachable!("two sides") };
-    let best = |side: &Rounds| stats::min(&side.concat());
-    let middle = |side: &Rounds| stats::median(&side.concat());
-    let ratios = round_ratios(untraced, agent, stats::median);
-    let mut figure = Figure::new("fork_exec", best(agent) / best(untraced), "x untraced")
-        .bound(1.05)
-        .note(format!(
-            "posix_spawn of /bin/true, one CPU, best of {} batches of {SPAWNS}: {:.1} us, untraced {:.1} us",
-            agent.concat().len(),
-            best(agent),
-            best(untraced)
-        ))
-        .note(format!(
-            "medians {:.1} and {:.1} us, ratio {:.3}; ratios of the rounds' medians {:.3} to {:.3}, median {:.3}",
-            middle(agent),
-            middle(untraced),
-            middle(agent) / middle(untraced),
-            stats::min(&ratios),
-            stats::max(&ratios),
-            stats::median(&ratios)
-        ));
-    figure.notes.extend(disturbed(others));
-    Ok(vec![figure.detail(json!({
-        "untraced_us": best(untraced), "traced_us": best(agent),
-        "median_ratio": middle(agent) / middle(untraced), "round_ratios": ratios, "other_agents": others,
-    }))])
+    let turns = Turns::take(8, spawn)?;
+    let what = format!("posix_spawn of /bin/true on one CPU, batches of {SPAWNS}");
+    let figure = turns.figure("fork_exec", Side::Agent, stats::median, "us", &what);
+    Ok(vec![figure.bound(1.05).note(turns.floor_note())])
 }

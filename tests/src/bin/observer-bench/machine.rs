@@ -5,7 +5,7 @@ use observer_live::agent::Agent;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -92,7 +92,7 @@ fn threads() -> BTreeSet<libc::pid_t> {
 }
 
 /// Other agents on this machine: their probes would be part of the "untraced" side.
-fn other_agents() -> usize {
+pub fn other_agents() -> usize {
     let us = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let agents = processes.filter(|process| {
@@ -104,15 +104,14 @@ fn other_agents() -> usize {
     agents.count()
 }
 
-/// Waits up to 30 s for the agents of others to end; how many are still there.
-pub fn wait_for_other_agents() -> Result<usize> {
-    for _ in 0..150 {
-        if other_agents() == 0 {
-            return Ok(0);
-        }
+/// Waits for the agents of others to end, but in the whole run not longer than a minute.
+pub fn wait_for_other_agents() -> Result<()> {
+    static PATIENCE: AtomicU32 = AtomicU32::new(300);
+    while other_agents() > 0 && PATIENCE.load(Ordering::Relaxed) > 0 {
+        PATIENCE.fetch_sub(1, Ordering::Relaxed);
         sleep(Duration::from_millis(200))?;
     }
-    Ok(other_agents())
+    Ok(())
 }
 
 fn text(path: &str) -> String {
