@@ -3,7 +3,7 @@
 use crate::lab;
 use observer_live::spec::Spec;
 use observer_live::{host, rootfs, scratch};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// One critical `root.escape` for a root directory that is the host's, whatever call leads there.
 fn one_root_escape(name: &str, attack: impl Fn(u32) -> String) {
@@ -39,6 +39,28 @@ fn chroot_into_a_host_processs_root() {
     one_root_escape("chroot-proc", |target| {
         format!("observer-attacks chroot /proc/{target}/root sh -c true")
     });
+}
+
+/// By a 32-bit call, which no hook shows: the next exec does.
+#[test]
+fn chroot_by_a_32_bit_call() {
+    one_root_escape("chroot32", |_| "observer-attacks chroot32 /host sh -c true".to_owned());
+}
+
+/// Before the agent started: found at its start, and marked late.
+#[test]
+fn a_host_root_before_the_start_is_found() {
+    let Some(lab) = lab() else { return };
+    let mut container = lab.container(Spec::privileged("late-root").bind("/", "/host", false));
+    let pid = container.exec_detached(&["chroot", "/host", "/bin/sleep", "300"]);
+    std::thread::sleep(Duration::from_millis(300));
+    let agent = lab.agent();
+    let alert = agent.wait_for("root.escape", &container.id);
+    assert_eq!(alert.pid(), Some(pid), "{}", alert.line);
+    assert_eq!(alert.text("/attribution"), "late", "{}", alert.line);
+    agent.settle_through_sweep();
+    agent.assert_only(&[("root.escape", "critical", &container.id)]);
+    agent.finish();
 }
 
 /// The new mount namespace that pivot_root needs is information; the root is critical.

@@ -93,6 +93,13 @@ impl Enricher {
         self.world.container_of_slot(event.header.slot)
     }
 
+    /// The same; for a task that has no mark (yet), what the table has found out of its process.
+    fn container_or_known(&self, event: &Event) -> Option<ContainerKey> {
+        let key = ProcessKey::new(event.header.tgid, event.header.start_ns);
+        let known = || self.world.processes.get(&event.header.tgid).filter(|p| p.key == key)?.container;
+        self.container(event).or_else(known)
+    }
+
     /// The event's process in the table, put there from the event itself if it is not yet known.
     fn know_process(&mut self, event: &Event) {
         let header = &event.header;

@@ -196,7 +196,7 @@ impl Enricher {
         if knew || !event.is(flags::HOST_ROOT) || Self::is_entering(event) {
             return;
         }
-        let Some(container) = self.container(event) else { return };
+        let Some(container) = self.container_or_known(event) else { return };
         let Some(known) = self.world.container(Some(container)) else { return };
         let Some(baseline) = known.baseline else { return };
         let mnt = header.inodes[NsType::MNT.index()];
