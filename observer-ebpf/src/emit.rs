@@ -12,8 +12,8 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
 use observer_common::{
-    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, KINDS, Kind,
-    LOSSES, Loss, MAX_ANCESTORS, NAMESPACES, SLOT_MASK, flags, mark, tuple_hash,
+    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, Kind, LOSSES,
+    Loss, MAX_ANCESTORS, NAMESPACES, SLOT_MASK, flags, mark, tuple_hash,
 };
 
 use crate::{
@@ -33,9 +33,6 @@ static PRIORITY: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 static WAKE_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES as u32, 0);
-/// Events submitted, by kind: what the agent must have seen.
-#[map]
-static SENT: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 0);
 #[map]
 static BUDGETS: LruHashMap<BudgetKey, Budget> = LruHashMap::with_max_entries(8192, 0);
 #[map]
@@ -293,7 +290,6 @@ impl Frame {
             (*header).size = size as u32;
             if sealed.priority {
                 if output(&PRIORITY, header as *const u8, size, BPF_RB_FORCE_WAKEUP as u64) {
-                    add_one(&SENT, sealed.kind as u32);
                     return;
                 }
                 (*header).flags = (*header).flags & !flags::PRIORITY | flags::DEMOTED;
@@ -303,8 +299,9 @@ impl Frame {
                 _ => BPF_RB_NO_WAKEUP,
             };
             if output(&EVENTS, header as *const u8, size, wake as u64) {
-                add_one(&SENT, sealed.kind as u32);
-            } else if (*header).flags & flags::DEMOTED != 0 {
+                return;
+            }
+            if (*header).flags & flags::DEMOTED != 0 {
                 count_loss(Loss::PriorityFull);
                 self.keep_state(sealed.kind);
             } else {

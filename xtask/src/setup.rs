@@ -66,6 +66,8 @@ const TOOLS: [Tool; 11] = [
         present: || find("stress-ng").is_some(),
         needed_for: |it| matches!(it, Purpose::Test | Purpose::Bench),
     },
+    // The independent count that the flood tests hold the agent's against.
+    Tool { package: "bpftrace", present: || find("bpftrace").is_some(), needed_for: tests },
     Tool { package: "strace", present: || find("strace").is_some(), needed_for: tests },
     // For promtool, which checks the metrics' format and the alerting rules.
     Tool { package: "prometheus", present: || find("promtool").is_some(), needed_for: tests },

@@ -35,7 +35,6 @@ pub struct Config {
     pub host: HostRoots,
     /// Whose namespaces are the host's.
     pub host_namespaces: HostNamespaces,
-    pub metrics: MetricsLimits,
     /// How often the tasks of containers are looked at for what no hook has shown.
     #[serde(deserialize_with = "values::sweep_seconds")]
     pub sweep_seconds: u64,
@@ -51,7 +50,6 @@ impl Default for Config {
             rings: Rings::default(),
             host: HostRoots::default(),
             host_namespaces: HostNamespaces::default(),
-            metrics: MetricsLimits::default(),
             sweep_seconds: 5,
             stdout: Stdout::default(),
         }
@@ -139,20 +137,6 @@ pub enum HostNamespaces {
     Pid1,
     /// The agent's own: for an agent that runs where it cannot walk up to pid 1.
     Own,
-}
-
-/// Bounds on what /metrics grows to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MetricsLimits {
-    /// Containers that have series of their own.
-    pub max_containers: usize,
-}
-
-impl Default for MetricsLimits {
-    fn default() -> Self {
-        MetricsLimits { max_containers: 1000 }
-    }
 }
 
 /// The alerts on standard output.

@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 19);
+    assert_eq!(expected.len(), 17);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -39,7 +39,7 @@ fn an_empty_file_means_the_defaults() {
 fn values_are_read() {
     let config = parse(
         "node: n1\nhttp: {listen: \"[::1]:1234\"}\nsocket:\n  path: /tmp/s\nrings:\n  events_bytes: 65536\n\
-         host: {proc: /host/proc}\nhost_namespaces: own\nmetrics: {max_containers: 0}\nsweep_seconds: 1\n\
+         host: {proc: /host/proc}\nhost_namespaces: own\nsweep_seconds: 1\n\
          stdout:\n  format: json\n",
     )
     .expect("valid");
@@ -49,7 +49,6 @@ fn values_are_read() {
     assert_eq!(config.rings, Rings { events_bytes: 65536, ..Rings::default() });
     assert_eq!(config.host, HostRoots { proc: "/host/proc".into(), ..HostRoots::default() });
     assert_eq!(config.host_namespaces, HostNamespaces::Own);
-    assert_eq!(config.metrics.max_containers, 0);
     assert_eq!(config.sweep_seconds, 1);
     assert_eq!(config.stdout.format, StdoutFormat::Json);
 }
@@ -71,7 +70,7 @@ fn the_node_has_a_name_anyhow() {
 #[test]
 fn a_mistake_is_told_in_one_line() {
     let top =
-        "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `metrics`, `sweep_seconds`, `stdout`";
+        "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
     let cases: &[(&str, &str, String)] = &[

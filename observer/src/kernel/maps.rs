@@ -4,9 +4,7 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
-use observer_common::{
-    ALL_KINDS, ALL_LOSSES, Budget, BudgetKey, CgroupKey, Kind, LOSSES, SLOT_AGENT, SlotInfo,
-};
+use observer_common::{ALL_LOSSES, Budget, BudgetKey, CgroupKey, LOSSES, SLOT_AGENT, SlotInfo};
 
 use super::{KernelError, load::chain};
 
@@ -89,17 +87,15 @@ fn fail(name: &'static str, error: &MapError) -> KernelError {
 /// The kernel side's counters; summed over CPUs, they never fall.
 pub struct LossCounters {
     lost: PerCpuArray<MapData, u64>,
-    sent: PerCpuArray<MapData, u64>,
     budgets: HashMap<MapData, BudgetKey, Budget>,
 }
 
 impl LossCounters {
     pub(super) fn new(bpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let mut array = |name| {
-            PerCpuArray::try_from(take(bpf, name)?)
-                .map_err(|error| KernelError::Map { name, what: chain(&error) })
-        };
-        Ok(LossCounters { lost: array("LOST")?, sent: array("SENT")?, budgets: hash(bpf, "BUDGETS")? })
+        let name = "LOST";
+        let lost = PerCpuArray::try_from(take(bpf, name)?)
+            .map_err(|error| KernelError::Map { name, what: chain(&error) })?;
+        Ok(LossCounters { lost, budgets: hash(bpf, "BUDGETS")? })
     }
 
     /// Events lost, by the index of [`ALL_LOSSES`].
@@ -116,11 +112,6 @@ impl LossCounters {
     pub fn displaced(&self) -> Vec<(BudgetKey, Budget)> {
         // An entry that vanishes during the walk is one that the next walk need not see.
         self.budgets.iter().filter_map(Result::ok).filter(|(_, budget)| budget.displaced > 0).collect()
-    }
-
-    /// Events that the kernel side put into a ring.
-    pub fn sent(&self) -> Result<Vec<(Kind, u64)>, KernelError> {
-        ALL_KINDS.iter().map(|kind| Ok((*kind, sum(&self.sent, *kind as u32)?))).collect()
     }
 }
 

@@ -137,7 +137,7 @@ pub struct Evidence {
     /// Of a failed attempt, such as `EPERM`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno: Option<String>,
-    /// How it came about: a system call's name, `cgroup.procs`, `CLONE_INTO_CGROUP`, `join` (set of setns calls),
+    /// How it came about: a system call's name, `cgroup.procs`, `CLONE_INTO_CGROUP`,
     /// `unseen` if no watched call explains it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub door: Option<String>,

@@ -3,6 +3,8 @@
 mod core;
 mod live;
 mod record;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use core::{Core, Displaced, Tick};

@@ -126,6 +126,12 @@ impl Recorder {
         self.json(EXPIRE, &now_ns);
     }
 
+    /// An answer of the host, made up.
+    #[cfg(test)]
+    pub fn answer_runtime(&self, id: &str, answer: Option<RuntimeFacts>) {
+        self.json(RUNTIME, &Answer { asked: id, answer: &answer });
+    }
+
     /// Ends the file; the first error of all is told here.
     pub fn finish(&self) -> Result<(), RecordError> {
         self.entry(END, &[]);

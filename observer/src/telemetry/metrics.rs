@@ -106,7 +106,7 @@ families! {
     ring_bytes: IntGaugeVec = "observer_ring_bytes", ["ring"],
         "Size of a ring between the kernel and the agent.";
     ring_used_bytes: IntGaugeVec = "observer_ring_used_bytes", ["ring"],
-        "Bytes of a ring that waited to be read when last looked at.";
+        "Bytes of a ring that were read in one go, the most within the last second.";
     sink_alerts: IntCounterVec = "observer_sink_alerts_total", ["sink"],
         "Alerts that a sink wrote; for the socket, once for each subscriber.";
     sink_dropped: IntCounterVec = "observer_sink_dropped_total", ["sink"],
@@ -241,11 +241,6 @@ impl Metrics {
         if let Some((_, counter)) = self.inner.lost.iter().find(|(name, _)| *name == reason) {
             counter.inc_by(total.saturating_sub(counter.get()));
         }
-    }
-
-    /// A frame was not understood.
-    pub fn decode_error(&self) {
-        self.lose_one(DECODE);
     }
 
     fn lose_one(&self, reason: &str) {
@@ -419,7 +414,7 @@ mod tests {
             metrics.lost("ring_full", total);
         }
         metrics.lost("no such reason", 9);
-        metrics.decode_error();
+        metrics.lost("decode", 1);
         metrics.sink("stdout", true).dropped();
         metrics.sink("socket", false).dropped();
         let text = metrics.expose(false);

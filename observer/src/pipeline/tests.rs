@@ -1,0 +1,288 @@
+//! A made-up recording, from a container's birth to its process's escape: the alerts are checked, and that each replay
+//! gives the same bytes. Needs no privileges.
+
+use std::{path::PathBuf, sync::atomic::AtomicU32};
+
+use observer_common::{
+    Cgroup, CgroupMove, Exec, Exit, Fork, Header, Inodes, Kind, NS_IPC, NS_MNT, NS_NET, NS_PID,
+    NS_PID_FOR_CHILDREN, NS_UTS, Syscall, door, flags,
+};
+
+use super::*;
+use crate::{
+    decode::build::{frame, header},
+    enrich::{HostRecord, Snapshot},
+    host::{Hierarchy, ProcFacts},
+    model::{Alert, Clock, Severity},
+};
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const SLOT: u64 = 0x10_0000_0001;
+const CGROUP: u64 = 77;
+
+fn host_tuple() -> Inodes {
+    std::array::from_fn(|i| 4_026_531_830 + i as u32)
+}
+
+fn container_tuple() -> Inodes {
+    let mut tuple = host_tuple();
+    for ns in [NS_IPC, NS_MNT, NS_NET, NS_PID, NS_PID_FOR_CHILDREN, NS_UTS] {
+        tuple[ns] = 4_026_532_000 + ns as u32;
+    }
+    tuple[NS_PID_FOR_CHILDREN] = tuple[NS_PID];
+    tuple
+}
+
+fn facts(pid: u32, comm: &str) -> ProcFacts {
+    ProcFacts {
+        pid,
+        ppid: 1,
+        start_ticks: 1,
+        comm: comm.into(),
+        exe: None,
+        args: Vec::new(),
+        uid: 0,
+        gid: 0,
+        ns_pid: pid,
+        inodes: host_tuple(),
+        cgroups: vec![(0, "/".into())],
+        kernel_thread: false,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let hierarchies = vec![Hierarchy { id: 0, controllers: Vec::new(), mount: "/sys/fs/cgroup".into() }];
+    let host = HostRecord {
+        inodes: host_tuple(),
+        told: false,
+        root_mnt_ns: host_tuple()[NS_MNT],
+        root_dev: 1,
+        root_mount_ino: 2,
+        root_ino: 2,
+    };
+    let processes = vec![facts(1, "init"), facts(50, "dockerd")];
+    Snapshot { time_ns: 1_000, host, hierarchies, cgroups: Vec::new(), processes }
+}
+
+/// Writes the story into a file.
+struct Story {
+    recorder: Recorder,
+    time_ns: u64,
+    path: PathBuf,
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Story {
+    fn begin() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("observer-story-{}-{number}", std::process::id()));
+        let recorder = Recorder::create(&path).expect("a file in the temporary directory");
+        recorder.start("node", Clock { offset_ns: 1_700_000_000_000_000_000 }, &snapshot());
+        Story { recorder, time_ns: 2_000_000_000, path }
+    }
+
+    fn header(&mut self, kind: Kind, pid: u32, bits: u32, inodes: Inodes) -> Header {
+        self.time_ns += 1_000_000;
+        let mut header = header(kind);
+        header.time_ns = self.time_ns;
+        header.tgid = pid;
+        header.tid = pid;
+        header.ppid = 50;
+        header.start_ns = 1_900_000_000;
+        header.slot = SLOT;
+        header.flags = bits;
+        header.inodes = inodes;
+        header.cgroup_v2 = CGROUP;
+        header
+    }
+
+    /// docker makes the cgroup, puts its child in, and the child executes the container's program.
+    fn container_starts(&mut self) {
+        let path = format!("/docker/{ID}");
+        let cgroup = Cgroup {
+            hierarchy: 0,
+            level: 2,
+            id: CGROUP,
+            parent_id: 3,
+            slot: SLOT,
+            path_len: path.len() as u32,
+            reserved: 0,
+        };
+        let mut h = self.header(Kind::CgroupMkdir, 50, flags::PRIORITY, host_tuple());
+        h.slot = 0;
+        self.recorder.frame(&frame(h, &cgroup, path.as_bytes()));
+        let change = CgroupMove {
+            to: cgroup,
+            mover_tgid: 50,
+            mover_tid: 50,
+            mover_start_ns: 0,
+            mover_slot: 0,
+            mover_comm: [0; 16],
+            threadgroup: 1,
+            door: door::WRITE,
+        };
+        let h = self.header(Kind::CgroupMove, 100, flags::ENTERING, host_tuple());
+        self.recorder.frame(&frame(h, &change, path.as_bytes()));
+        self.exec(100, "/bin/sh", flags::JUDGE | flags::PRIORITY, container_tuple());
+        // docker's state is asked for once: nothing there.
+        self.answer_nothing();
+    }
+
+    fn answer_nothing(&self) {
+        self.recorder.answer_runtime(ID, None);
+    }
+
+    fn exec(&mut self, pid: u32, program: &str, bits: u32, inodes: Inodes) {
+        let args = format!("{program}\0-c\0true\0");
+        let exec = Exec {
+            old_tid: pid,
+            filename_len: program.len() as u32,
+            args_len: args.len() as u32,
+            args_total: args.len() as u32,
+        };
+        let h = self.header(Kind::Exec, pid, bits, inodes);
+        self.recorder.frame(&frame(h, &exec, format!("{program}{args}").as_bytes()));
+    }
+
+    fn fork(&mut self, parent: u32, child: u32, inodes: Inodes) {
+        let fork = Fork {
+            parent_tgid: parent,
+            parent_tid: parent,
+            parent_start_ns: 1_900_000_000,
+            parent_cgroup_v2: CGROUP,
+            parent_inodes: inodes,
+        };
+        let h = self.header(Kind::Fork, child, 0, inodes);
+        self.recorder.frame(&frame(h, &fork, b""));
+    }
+
+    fn setns(&mut self, pid: u32, ret: i64, bits: u32, inodes: Inodes) {
+        let call = Syscall { nr: 308, reserved: 0, ret, args: [3, 0] };
+        let h = self.header(Kind::Setns, pid, bits | flags::PRIORITY, inodes);
+        self.recorder.frame(&frame(h, &call, b""));
+    }
+
+    fn exit(&mut self, pid: u32, inodes: Inodes) {
+        let h = self.header(Kind::Exit, pid, 0, inodes);
+        self.recorder.frame(&frame(h, &Exit { status: 0, reserved: 0 }, b""));
+    }
+
+    /// The alerts, the same at each of three replays.
+    fn ends(&self) -> Vec<Alert> {
+        self.recorder.finish().expect("the recording is written");
+        let run = || {
+            let mut alerts = Vec::new();
+            Replay::open(&self.path)
+                .expect("a recording")
+                .run(|alert| alerts.push(alert))
+                .expect("a whole recording");
+            alerts
+        };
+        let (first, second, third) = (run(), run(), run());
+        let bytes = |alerts: &[Alert]| serde_json::to_vec(alerts).expect("alerts are JSON");
+        assert_eq!(bytes(&first), bytes(&second));
+        assert_eq!(bytes(&first), bytes(&third));
+        first
+    }
+}
+
+/// The container's tuple with these types as the host has them.
+fn out(types: &[usize]) -> Inodes {
+    let mut tuple = container_tuple();
+    for ns in types {
+        tuple[*ns] = host_tuple()[*ns];
+    }
+    tuple
+}
+
+const JOIN: u32 = flags::CHANGED | flags::EXPLAINED;
+
+#[test]
+fn an_escape_by_several_joins_is_one_alert() {
+    let mut story = Story::begin();
+    story.container_starts();
+    story.fork(100, 101, container_tuple());
+    story.exec(101, "/bin/nsenter", 0, container_tuple());
+    let types = [NS_IPC, NS_UTS, NS_NET, NS_MNT];
+    for joined in 1..=types.len() {
+        story.setns(101, 0, JOIN, out(&types[..joined]));
+    }
+    story.exec(101, "/bin/true", flags::PRIORITY, out(&types));
+    story.exit(101, out(&types));
+    let alerts = story.ends();
+    assert_eq!(alerts.len(), 1, "{alerts:#?}");
+    let alert = &alerts[0];
+    assert_eq!((alert.rule.as_str(), alert.severity), ("namespace.escape", Severity::Critical));
+    let view = alert.namespaces.as_ref().expect("namespaces");
+    assert_eq!(view.changed, ["ipc", "mnt", "net", "uts"]);
+    assert_eq!(view.host, ["ipc", "mnt", "net", "uts"]);
+    assert_eq!(alert.container.as_ref().expect("a container").id, ID);
+    let process = alert.process.as_ref().expect("a process");
+    assert_eq!((process.pid, process.exe.as_deref()), (101, Some("/bin/nsenter")));
+    assert_eq!(process.ancestors.iter().map(|a| a.pid).collect::<Vec<_>>(), [100]);
+}
+
+#[test]
+fn an_escape_that_nobody_saw_shows_at_the_next_exec_or_exit() {
+    for by_exit in [false, true] {
+        let mut story = Story::begin();
+        story.container_starts();
+        story.fork(100, 101, container_tuple());
+        if by_exit {
+            story.exit(101, out(&[NS_NET]));
+        } else {
+            story.exec(101, "/bin/true", flags::CHANGED | flags::PRIORITY, out(&[NS_NET]));
+        }
+        let alerts = story.ends();
+        assert_eq!(alerts.len(), 1, "{alerts:#?}");
+        assert_eq!(alerts[0].rule, "namespace.escape");
+        assert_eq!(alerts[0].evidence.door.as_deref(), Some("unseen"));
+    }
+}
+
+#[test]
+fn a_tuple_that_belongs_to_nobody_and_that_no_call_explains_is_drift() {
+    let mut story = Story::begin();
+    story.container_starts();
+    let mut drifted = container_tuple();
+    drifted[NS_UTS] = 4_026_539_999;
+    let h = story.header(Kind::Drift, 100, flags::CHANGED | flags::PRIORITY, drifted);
+    story.recorder.frame(&frame(h, &[0u8; 0], b""));
+    let alerts = story.ends();
+    assert_eq!(alerts.iter().map(|a| a.rule.as_str()).collect::<Vec<_>>(), ["namespace.drift"]);
+}
+
+#[test]
+fn a_refused_join_is_a_notice_and_coming_home_is_nothing() {
+    let mut story = Story::begin();
+    story.container_starts();
+    story.setns(100, -1, 0, container_tuple());
+    story.setns(100, 0, 0, container_tuple());
+    let alerts = story.ends();
+    assert_eq!(alerts.len(), 1, "{alerts:#?}");
+    assert_eq!((alerts[0].rule.as_str(), alerts[0].severity), ("namespace.escape", Severity::Notice));
+}
+
+#[test]
+fn news_that_come_late_do_not_undo_newer_ones() {
+    let mut story = Story::begin();
+    story.container_starts();
+    story.fork(100, 101, container_tuple());
+    // The ordinary ring was slower: an exec from before the join arrives after it.
+    let before = story.time_ns + 500_000;
+    story.setns(101, 0, JOIN, out(&[NS_NET]));
+    let mut h = story.header(Kind::Exec, 101, 0, container_tuple());
+    h.time_ns = before;
+    let exec = Exec { old_tid: 101, filename_len: 0, args_len: 0, args_total: 0 };
+    story.recorder.frame(&frame(h, &exec, b""));
+    story.exit(101, out(&[NS_NET]));
+    let alerts = story.ends();
+    assert_eq!(alerts.len(), 1, "{alerts:#?}");
+    assert_eq!(alerts[0].evidence.door.as_deref(), Some("setns"));
+}
