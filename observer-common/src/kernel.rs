@@ -129,6 +129,8 @@ pub mod class {
     pub const CONTAINER: u32 = 1;
     /// A service, a slice, a user session: its tasks are the host's.
     pub const HOST: u32 = 2;
+    /// Namespaces without a cgroup: yields to a container with cgroups that is started inside (rootless runtimes).
+    pub const NAMESPACES: u32 = 3;
 }
 
 /// The host as seen from pid 1, found by walking `real_parent` up from the agent.
@@ -166,7 +168,7 @@ pub struct Budget {
 }
 
 /// Events of one slot and kind that may use the priority ring in [`BUDGET_WINDOW_NS`].
-pub const BUDGET: u64 = 256;
+pub const BUDGET: u64 = 64;
 pub const BUDGET_WINDOW_NS: u64 = 100_000_000;
 
 /// Why an event did not reach the agent; index of the per-CPU counters, which never fall.

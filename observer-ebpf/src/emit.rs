@@ -313,6 +313,10 @@ impl Frame {
     /// An event that would have decided something found no room anywhere: its slot keeps what it showed.
     #[inline(always)]
     fn keep_state(&self, kind: Kind) {
+        // SAFETY: this CPU's scratch. Who is on its way in still has the host's namespaces.
+        if unsafe { (*self.header()).flags } & flags::ENTERING != 0 {
+            return;
+        }
         let Some(budget) = self.budget(kind) else { return };
         let header = self.header();
         // SAFETY: a map entry and this CPU's scratch.

@@ -58,7 +58,7 @@ pub fn is_host(slot: u64) -> bool {
 }
 
 #[inline(always)]
-fn is_container(slot: u64) -> bool {
+pub fn is_container(slot: u64) -> bool {
     slot != 0 && info(slot).is_some_and(|info| info.class == class::CONTAINER)
 }
 

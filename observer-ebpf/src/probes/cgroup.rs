@@ -104,9 +104,10 @@ fn moved(to: Cgroup, path: *const u8, task: Task, threadgroup: u32, door: u32) {
     let slot = slots::of_cgroup(key);
     let own = mark & SLOT_MASK;
     let mut urgent = false;
-    if own == 0 || mark & mark::ENTERING != 0 {
-        // Brought in from outside: the last cgroup it is put into names the container.
-        if slot != 0 {
+    if own == 0 || mark & mark::ENTERING != 0 || slot != 0 && !slots::is_container(own) {
+        // Brought in from outside: the last cgroup it is put into names the container. So is a task of plain namespaces
+        // (a rootless runtime), or of a cgroup of which nobody has found out anything (a job that starts containers).
+        if slot != 0 && slot != own {
             mark = mark & !SLOT_MASK | slot | mark::ENTERING;
         }
     } else if slot == 0 || slots::canonical(slot) != slots::canonical(own) {

@@ -38,7 +38,13 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn fork(parent: Task, child: Task) {
-    let Some(frame) = Frame::take() else { return };
+    let Some(frame) = Frame::take() else {
+        // Nothing can be told, but the mark is handed on.
+        if child.tgid() == child.tid() {
+            task::set_mark(child.tgid(), task::mark(parent.tgid()) & !mark::JOINED);
+        }
+        return;
+    };
     let payload = frame.payload::<Fork>();
     let header = frame.header();
     let (parent_tgid, parent_tid) = (parent.tgid(), parent.tid());
@@ -171,9 +177,12 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
         bits |= flags::CHANGED;
     }
     if mark & mark::ENTERING != 0 {
-        // In place is whoever left the host's namespaces, in whichever types: a runtime's helper that executes itself
-        // in the container's cgroup still has them all.
-        let in_place = mark & SLOT_MASK == 0 || !task::has_hosts_namespaces(&frame);
+        // In place is whoever is in other namespaces than its parent, and than the host, in whichever types: a runtime's
+        // helper that executes itself in the container's cgroup still has its maker's (which may be a service's own),
+        // and a hook that the runtime runs inside has those of the helper.
+        // SAFETY: this CPU's scratch.
+        let parent = task::last_tuple(unsafe { (*header).ppid });
+        let in_place = mark & SLOT_MASK == 0 || parent != now && !task::has_hosts_namespaces(&frame);
         if in_place {
             mark &= !mark::ENTERING;
             bits |= flags::JUDGE;

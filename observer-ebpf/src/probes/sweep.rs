@@ -17,7 +17,7 @@ use crate::{
     task::{self, Task},
 };
 
-/// Threads that looked different at the last reading, with the hash they had.
+/// Threads that looked different at the last reading, with the hash that they were expected to have.
 #[map]
 static SUSPECTS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(4096, 0);
 
@@ -55,8 +55,8 @@ fn look(task: Task) {
         return;
     }
     // SAFETY: values are single words.
-    if unsafe { SUSPECTS.get(tid) }.copied() != Some(now) {
-        let _ = SUSPECTS.insert(tid, now, 0);
+    if unsafe { SUSPECTS.get(tid) }.copied() != Some(before) {
+        let _ = SUSPECTS.insert(tid, before, 0);
         return;
     }
     let _ = SUSPECTS.remove(tid);

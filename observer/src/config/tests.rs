@@ -69,8 +69,7 @@ fn the_node_has_a_name_anyhow() {
 /// Each mistake, and the one line that it gives.
 #[test]
 fn a_mistake_is_told_in_one_line() {
-    let top =
-        "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`";
+    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
     let cases: &[(&str, &str, String)] = &[

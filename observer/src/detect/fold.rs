@@ -28,6 +28,7 @@ struct Entry<T> {
     sent_count: u64,
     sent_ns: u64,
     seen_ns: u64,
+    container: u64,
     /// The newest alert that was only counted, with its kernel time.
     waiting: Option<(u64, T)>,
 }
@@ -36,22 +37,42 @@ struct Entry<T> {
 #[derive(Debug)]
 pub struct Fold<T> {
     entries: HashMap<u64, Entry<T>>,
+    /// Entries by container, while they live.
+    of: HashMap<u64, usize>,
 }
+
+/// More kinds of one container than this are told apart by rule and severity only: names of programs and paths are the
+/// container's choice, and it shall not fill the table for others.
+const MOST_OF_ONE: usize = 256;
 
 impl<T> Default for Fold<T> {
     fn default() -> Self {
-        Fold { entries: HashMap::new() }
+        Fold { entries: HashMap::new(), of: HashMap::new() }
     }
 }
 
 impl<T> Fold<T> {
-    /// Which alerts are the same: (rule, severity, container, program, subject).
-    pub fn key(parts: [&str; 5]) -> u64 {
-        fnv1a(&parts.map(str::as_bytes))
+    /// Which alerts are the same: (container, rule, severity, program, subject). Returns the key and the container's.
+    pub fn key(&self, parts: [&str; 5]) -> (u64, u64) {
+        let parts = parts.map(str::as_bytes);
+        let container = fnv1a(&parts[..1]);
+        let key = fnv1a(&parts);
+        let full = self.of.get(&container).is_some_and(|count| *count >= MOST_OF_ONE);
+        if full && !self.entries.contains_key(&key) {
+            (fnv1a(&parts[..3]), container)
+        } else {
+            (key, container)
+        }
     }
 
     /// One more. `id` is the id that it would have.
-    pub fn add(&mut self, key: u64, now_ns: u64, id: &str, make: impl FnOnce() -> T) -> Folded {
+    pub fn add(
+        &mut self,
+        (key, container): (u64, u64),
+        now_ns: u64,
+        id: &str,
+        make: impl FnOnce() -> T,
+    ) -> Folded {
         if let Some(entry) = self.entries.get_mut(&key)
             && now_ns.saturating_sub(entry.seen_ns) < FORGET_NS
         {
@@ -74,8 +95,11 @@ impl<T> Fold<T> {
                 sent_ns: now_ns,
                 seen_ns: now_ns,
                 waiting: None,
+                container,
             };
-            self.entries.insert(key, entry);
+            if self.entries.insert(key, entry).is_none() {
+                *self.of.entry(container).or_default() += 1;
+            }
         }
         Folded::Send { incident: None, count: 1 }
     }
@@ -101,7 +125,14 @@ impl<T> Fold<T> {
                 entry.sent_count = entry.count;
                 due.push((time, *key, waiting, entry.incident.clone(), entry.count));
             }
-            now_ns.saturating_sub(entry.seen_ns) < FORGET_NS
+            let keep = now_ns.saturating_sub(entry.seen_ns) < FORGET_NS;
+            if !keep && let Some(count) = self.of.get_mut(&entry.container) {
+                *count -= 1;
+                if *count == 0 {
+                    self.of.remove(&entry.container);
+                }
+            }
+            keep
         });
         // The table has no order of its own; a replay needs one.
         due.sort_by_key(|(time, key, ..)| (*time, *key));
@@ -118,31 +149,45 @@ mod tests {
     #[test]
     fn the_first_goes_out_and_repeats_are_told_within_a_minute() {
         let mut fold = Fold::default();
-        assert_eq!(fold.add(1, 0, "a", || "x"), Folded::Send { incident: None, count: 1 });
-        assert_eq!(fold.add(1, SECOND, "b", || "y"), Folded::Counted);
-        assert_eq!(fold.add(1, 2 * SECOND, "c", || "z"), Folded::Counted);
-        assert_eq!(fold.add(2, 2 * SECOND, "d", || "w"), Folded::Send { incident: None, count: 1 });
+        assert_eq!(fold.add((1, 0), 0, "a", || "x"), Folded::Send { incident: None, count: 1 });
+        assert_eq!(fold.add((1, 0), SECOND, "b", || "y"), Folded::Counted);
+        assert_eq!(fold.add((1, 0), 2 * SECOND, "c", || "z"), Folded::Counted);
+        assert_eq!(fold.add((2, 0), 2 * SECOND, "d", || "w"), Folded::Send { incident: None, count: 1 });
         assert!(fold.due(30 * SECOND).is_empty());
         assert_eq!(fold.due(61 * SECOND), [("z", "a".to_owned(), 3)]);
         assert!(fold.due(200 * SECOND).is_empty());
         let again = Folded::Send { incident: Some("a".into()), count: 4 };
-        assert_eq!(fold.add(1, 200 * SECOND, "e", || "v"), again);
+        assert_eq!(fold.add((1, 0), 200 * SECOND, "e", || "v"), again);
     }
 
     #[test]
     fn what_was_quiet_for_long_is_news_again() {
         let mut fold = Fold::default();
-        fold.add(1, 0, "a", || ());
-        assert_eq!(fold.add(1, 700 * SECOND, "b", || ()), Folded::Send { incident: None, count: 1 });
+        fold.add((1, 0), 0, "a", || ());
+        assert_eq!(fold.add((1, 0), 700 * SECOND, "b", || ()), Folded::Send { incident: None, count: 1 });
         fold.due(2000 * SECOND);
         assert!(fold.entries.is_empty());
     }
 
     #[test]
+    fn one_container_cannot_fill_the_table() {
+        let mut fold = Fold::default();
+        for i in 0..10_000 {
+            let key = fold.key(["web", "rule", "critical", &format!("/./{i}"), ""]);
+            fold.add(key, 0, "a", || ());
+        }
+        assert_eq!(fold.entries.len(), MOST_OF_ONE + 1);
+        let other = fold.key(["db", "rule", "critical", "x", ""]);
+        assert_eq!(fold.add(other, 0, "b", || ()), Folded::Send { incident: None, count: 1 });
+        fold.due(FORGET_NS + 1);
+        assert!(fold.of.is_empty());
+    }
+
+    #[test]
     fn the_end_tells_what_was_only_counted() {
         let mut fold = Fold::default();
-        fold.add(1, 0, "a", || 1);
-        fold.add(1, 1, "b", || 2);
+        fold.add((1, 0), 0, "a", || 1);
+        fold.add((1, 0), 1, "b", || 2);
         assert_eq!(fold.flush(), [(2, "a".to_owned(), 2)]);
         assert!(fold.flush().is_empty());
     }

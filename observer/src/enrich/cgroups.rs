@@ -23,6 +23,15 @@ impl Enricher {
             .cgroups
             .get(&(cgroup.hierarchy, cgroup.parent_id))
             .is_some_and(|parent| parent.slot == cgroup.slot);
+        if !inherited && self.container(event).is_some() && !Self::is_entering(event) {
+            // A container made it outside itself: whatever it calls it, it is no container's.
+            let entry = CgroupEntry { path: path.as_ref().into(), slot: cgroup.slot };
+            self.world.cgroups.insert((cgroup.hierarchy, cgroup.id), entry);
+            if self.world.slots.get(&cgroup.slot).is_none_or(|slot| slot.container.is_none()) {
+                self.world.assign_host(cgroup.slot);
+            }
+            return;
+        }
         self.know_cgroup(
             cgroup.hierarchy,
             cgroup.id,
@@ -51,7 +60,10 @@ impl Enricher {
             return;
         }
         self.world.slots.entry(slot).or_insert_with(|| Slot { seen_ns: now, ..Slot::default() }).cgroups += 1;
-        if inherited {
+        // A slot that has another cgroup or a container already was inherited, though the news of it are missing.
+        let taken =
+            self.world.slots.get(&slot).is_some_and(|slot| slot.container.is_some() || slot.cgroups > 1);
+        if inherited || taken {
             return;
         }
         match identify(path) {
@@ -64,6 +76,7 @@ impl Enricher {
             Identity::Unknown { leaf } => {
                 if let Some(slot) = self.world.slots.get_mut(&slot) {
                     slot.leaf = Some(leaf);
+                    slot.path = Some(path.into());
                 }
             }
         }

@@ -42,6 +42,10 @@ const SCOPES: &[(&str, Runtime)] = &[
     ("cri-containerd-", Runtime::Containerd),
     ("crio-", Runtime::CriO),
     ("libpod-", Runtime::Podman),
+    ("libpod-payload-", Runtime::Podman),
+    ("nerdctl-", Runtime::Containerd),
+    ("runc-", Runtime::Runc),
+    ("crun-", Runtime::Crun),
 ];
 
 fn container(part: &str, above: Option<&str>, all_above: &[&str]) -> Option<(String, Runtime)> {
@@ -49,6 +53,12 @@ fn container(part: &str, above: Option<&str>, all_above: &[&str]) -> Option<(Str
         for (prefix, runtime) in SCOPES {
             if let Some(id) = name.strip_prefix(prefix).filter(|id| is_hex_id(id)) {
                 return Some((id.to_owned(), *runtime));
+            }
+        }
+        // runc and crun name a container as they are told to.
+        for (prefix, runtime) in [("runc-", Runtime::Runc), ("crun-", Runtime::Crun)] {
+            if let Some(id) = name.strip_prefix(prefix).filter(|id| !id.is_empty()) {
+                return Some((id.to_owned(), runtime));
             }
         }
         // machined's scopes escape '-' as \x2d.
@@ -73,8 +83,14 @@ fn container(part: &str, above: Option<&str>, all_above: &[&str]) -> Option<(Str
     if let Some(id) = part.strip_prefix("crio-").filter(|id| is_hex_id(id)) {
         return Some((id.to_owned(), Runtime::CriO));
     }
-    if let Some(id) = part.strip_prefix("libpod-").filter(|id| is_hex_id(id)) {
+    let podman = part.strip_prefix("libpod-payload-").or_else(|| part.strip_prefix("libpod-"));
+    if let Some(id) = podman.filter(|id| is_hex_id(id)) {
         return Some((id.to_owned(), Runtime::Podman));
+    }
+    // The systemd driver's own notation, where a runtime took it for a path: SLICE:PREFIX:ID.
+    if let Some((_, id)) = part.rsplit_once(':').filter(|(_, id)| is_hex_id(id)) {
+        let runtime = if part.contains("cri-containerd") { Runtime::Containerd } else { Runtime::Unknown };
+        return Some((id.to_owned(), runtime));
     }
     if is_hex_id(part) {
         // The cgroupfs driver: the parent says who.
@@ -127,6 +143,10 @@ mod tests {
         container("/lxc.payload.web", "web", Runtime::Lxc);
         container("/machine.slice/machine-my\\x2dbox.scope", "my-box", Runtime::SystemdNspawn);
         container("/machine.slice/systemd-nspawn@box.service/payload", "box", Runtime::SystemdNspawn);
+        container("/system.slice/runc-web.scope", "web", Runtime::Runc);
+        container(&format!("/user.slice/nerdctl-{id}.scope"), id, Runtime::Containerd);
+        container(&format!("/a.service/libpod-payload-{id}"), id, Runtime::Podman);
+        container(&format!("/system.slice:cri-containerd:{id}"), id, Runtime::Containerd);
         // Docker in docker: the outer container.
         container(&format!("/docker/{id}/docker/{}", id.replace('0', "f")), id, Runtime::Docker);
         for host in [

@@ -29,6 +29,11 @@ pub struct Joins {
 }
 
 impl Joins {
+    /// The set of a thread, if it has one open.
+    pub fn of(&self, pid: u32, tid: u32) -> Option<&Join> {
+        self.waiting.get(&(pid, tid))
+    }
+
     /// Adds a call to its thread's set. Returns a set that had to make room.
     pub fn add(&mut self, join: Join) -> Option<Join> {
         let key = (join.pid, join.tid);

@@ -38,6 +38,8 @@ pub struct Enricher {
     joins: joins::Joins,
     looked: Option<sweep::Look>,
     suspects: Vec<snapshot::Suspect>,
+    /// Displaced events already told, by slot and kind.
+    displaced: std::collections::HashMap<(u64, u32), u64>,
     findings: Vec<Finding>,
 }
 
@@ -48,6 +50,7 @@ impl Enricher {
             joins: joins::Joins::default(),
             looked: None,
             suspects: Vec::new(),
+            displaced: Default::default(),
             findings: Vec::new(),
         }
     }
@@ -154,7 +157,7 @@ impl Enricher {
             && let Some((exe, args)) = host.image(key.pid, key.start_ticks)
         {
             process.exe = exe.map(Into::into);
-            process.args = args.into();
+            process.args = args.join("\0").into_bytes().into();
         }
         self.subject_known(event)
     }
@@ -170,7 +173,7 @@ impl Enricher {
             start_ns: header.start_ns,
             comm: text(&header.comm),
             exe: process.and_then(|p| p.exe.as_deref()).map(str::to_owned),
-            args: process.map(|p| p.args.to_vec()).unwrap_or_default(),
+            args: process.map(|p| crate::decode::arguments(&p.args)).unwrap_or_default(),
             uid: header.uid,
             gid: header.gid,
             ancestors: self.chain(event, process.and_then(|p| p.parent), container),

@@ -6,7 +6,7 @@ use super::{Enricher, call_of, finding::*, is_refusal, joins::Join};
 use crate::{
     decode::{Event, Payload},
     host::Host,
-    model::{ContainerKey, NsType, ProcessKey, Tuple},
+    model::{ContainerKey, NsType, ProcessKey, Runtime, Tuple},
 };
 
 /// CLONE_NEW* bits and the type each makes.
@@ -45,6 +45,16 @@ impl Enricher {
         let Some(container) = self.container(event) else { return };
         if Self::is_entering(event) {
             return;
+        }
+        // Whoever goes out and comes back within the time of a set was out all the same: tell that first.
+        let left = self.joins.of(header.tgid, header.tid).is_some_and(|open| {
+            let known = self.world.container(Some(container));
+            known.is_some_and(|known| {
+                self.world.foreign(known, &open.after).iter().any(|f| tuple.get(f.ns) != f.inode)
+            })
+        });
+        if left {
+            self.close_joins(header.tgid, Some(header.tid));
         }
         let subject = self.subject(event, host);
         let join = Join {
@@ -98,6 +108,8 @@ impl Enricher {
                 self.world.namespace_made(tuple.get(seen), by);
             }
         }
+        // A copy of the host's mounts is new, and still shows the host's root.
+        self.watch_root(event, host);
         if let Some(container) = by
             && !made.is_empty()
         {
@@ -203,6 +215,13 @@ impl Enricher {
         // Who is out by its mount namespace has the host's root with it, and that was told.
         let inside = mnt == baseline.get(NsType::MNT) || known.made.contains(&mnt);
         if known.host_root || !inside || baseline.get(NsType::MNT) == self.world.host_tuple.get(NsType::MNT) {
+            return;
+        }
+        // What was there before the agent is learnt where it is the container's own way (bubblewrap, unshare).
+        if event.is(flags::FIRST_SIGHT) && (known.runtime == Runtime::Namespaces || header.ns_pid == 1) {
+            if let Some(known) = self.world.containers.get_mut(&container) {
+                known.host_root = true;
+            }
             return;
         }
         let subject = self.subject(event, host);

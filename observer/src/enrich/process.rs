@@ -37,7 +37,7 @@ impl Enricher {
             }
             if let Some(parent) = self.world.processes.get(&fork.parent_tgid) {
                 subject.exe = parent.exe.as_deref().map(str::to_owned);
-                subject.args = parent.args.to_vec();
+                subject.args = arguments(&parent.args);
             }
             self.world.set_last_tuple(fork.parent_tgid, fork.parent_tid, parent_tuple, header.time_ns);
             self.judge(header.time_ns, subject, container, before, parent_tuple, Vec::new(), Door::Unseen);
@@ -129,13 +129,14 @@ impl Enricher {
         let header = &event.header;
         // All other threads are gone, and with them their namespaces.
         self.close_joins(header.tgid, None);
-        if !self.world.threads.is_empty() {
-            self.world.threads.retain(|(pid, _), _| *pid != header.tgid);
-        }
+        self.world.forget_threads(header.tgid);
         let before = self.world.last_tuple(header.tgid, exec.old_tid);
         let fresh = self.is_news(header.tgid, header.time_ns);
         let tuple = Tuple(header.inodes);
-        if event.is(flags::JUDGE) {
+        // Or by somebody whose arrival was missed: the agent started in the middle of it.
+        let unsettled = !Self::is_entering(event)
+            && self.world.container(self.container(event)).is_some_and(|c| c.baseline.is_none());
+        if event.is(flags::JUDGE) || unsettled {
             self.settle(event, &tuple, host);
         }
         self.know_process(event);
@@ -147,7 +148,7 @@ impl Enricher {
         {
             process.comm = text(&header.comm).into();
             process.exe = (!filename.is_empty()).then(|| String::from_utf8_lossy(filename).into());
-            process.args = arguments(args).into();
+            process.args = args.as_slice().into();
             process.uid = header.uid;
             process.gid = header.gid;
             process.tuple = tuple;
@@ -197,7 +198,7 @@ impl Enricher {
                     if facts.is_none() && !self.world.looks_contained(tuple) {
                         return;
                     }
-                    self.container_of_leaf(&leaf, header.time_ns, facts)
+                    self.container_of_leaf(header.slot, &leaf, header.time_ns, facts)
                 }
                 None => match self.container_of_namespaces(header.slot, tuple, header.time_ns) {
                     Some(key) => key,
@@ -207,11 +208,11 @@ impl Enricher {
         };
         // The container's init has the last word: a runtime's hook may have executed something before all was in place.
         let is_init = header.ns_pid == 1 && tuple.get(NsType::PID) != self.world.host_tuple.get(NsType::PID);
-        let set = self
-            .world
-            .containers
-            .get(&key)
-            .is_some_and(|c| c.baseline.is_none() || is_init && !c.baseline_of_init);
+        let set = self.world.containers.get(&key).is_some_and(|c| match c.baseline {
+            None => true,
+            // Also an init in a new pid namespace: the container was started again.
+            Some(old) => is_init && (!c.baseline_of_init || old.get(NsType::PID) != tuple.get(NsType::PID)),
+        });
         if set {
             self.world.set_baseline(key, *tuple);
             if let Some(container) = self.world.containers.get_mut(&key) {
@@ -221,36 +222,39 @@ impl Enricher {
         }
         self.name_container(key, host);
         // What was put in place before its container was known is known now.
-        let of_slot: Vec<u32> = self
-            .world
-            .processes
-            .values()
-            .filter(|p| p.container.is_none() && p.key.pid == header.tgid)
-            .map(|p| p.key.pid)
-            .collect();
-        for pid in of_slot {
-            self.world.set_process_container(pid, Some(key));
+        if self.world.processes.get(&header.tgid).is_some_and(|p| p.container.is_none()) {
+            self.world.set_process_container(header.tgid, Some(key));
         }
     }
 
-    /// A container whose cgroups have an arbitrary name: all that were made with that name at about the same time
+    /// A container whose cgroups have an arbitrary name: those of the same path that were made at about the same time
     /// are its, one in each hierarchy.
     fn container_of_leaf(
         &mut self,
+        slot: u64,
         leaf: &str,
         now: u64,
         facts: Option<crate::host::RuntimeFacts>,
     ) -> ContainerKey {
         const TOGETHER_NS: u64 = 60_000_000_000;
-        let key = self.world.make_container(leaf, Runtime::Unknown, now, false);
+        let (path, made) = match self.world.slots.get(&slot) {
+            Some(slot) => (slot.path.clone(), slot.seen_ns),
+            None => (None, now),
+        };
+        // Two of the same name at different places are two: the second is called by its path.
+        let by_path = path.as_deref().unwrap_or(leaf).trim_start_matches('/').to_owned();
+        let id = if self.world.container_by_id(leaf).is_some() { by_path.as_str() } else { leaf };
+        let key = self.world.make_container(id, Runtime::Unknown, now, false);
         let mut slots: Vec<u64> = self
             .world
             .slots
             .iter()
-            .filter(|(_, slot)| {
-                slot.container.is_none()
-                    && slot.leaf.as_deref() == Some(leaf)
-                    && now.saturating_sub(slot.seen_ns) < TOGETHER_NS
+            .filter(|(number, other)| {
+                **number == slot
+                    || other.container.is_none()
+                        && !other.is_host
+                        && other.path == path
+                        && other.seen_ns.abs_diff(made) < TOGETHER_NS
             })
             .map(|(number, _)| *number)
             .collect();
@@ -259,9 +263,7 @@ impl Enricher {
             .world
             .cgroups
             .iter()
-            .filter(|(_, cgroup)| {
-                slots.contains(&cgroup.slot) && cgroup.path.rsplit('/').next() == Some(leaf)
-            })
+            .filter(|(_, cgroup)| slots.contains(&cgroup.slot) && Some(&cgroup.path) == path.as_ref())
             .map(|((hierarchy, id), cgroup)| (*hierarchy, *id, cgroup.path.clone()))
             .collect();
         cgroups.sort();
@@ -282,7 +284,12 @@ impl Enricher {
     fn container_of_namespaces(&mut self, slot: u64, tuple: &Tuple, now: u64) -> Option<ContainerKey> {
         let inode = self.world.own_world_inode(tuple)?;
         let ns = if tuple.get(NsType::PID) == inode { NsType::PID } else { NsType::USER };
-        if let Owner::Container(_) = self.world.owner(ns, inode) {
+        if let Owner::Container(owner) = self.world.owner(ns, inode) {
+            // The start-up scan was faster than the ring.
+            if self.world.container(Some(owner)).is_some_and(|c| c.runtime == Runtime::Namespaces) {
+                self.world.assign_slot(slot, owner);
+                return Some(owner);
+            }
             self.world.assign_host(slot);
             return None;
         }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     host::{CgroupDir, Hierarchy, Host, ProcFacts},
-    model::{Ancestor, ContainerKey, NsType, Process, ProcessKey, Runtime, Tuple},
+    model::{Ancestor, Container, ContainerKey, NsType, Process, ProcessKey, Runtime, Tuple},
 };
 
 /// The start-up scan, as a recording holds it.
@@ -96,7 +96,7 @@ impl Enricher {
         }
         let ids: HashMap<(u32, &str), u64> =
             snapshot.cgroups.iter().map(|dir| ((dir.hierarchy, dir.path.as_str()), dir.id)).collect();
-        self.name_by_processes(snapshot, &ids, host);
+        self.name_by_processes(snapshot, host);
 
         self.leave_the_rest_to_the_host(snapshot);
 
@@ -116,15 +116,19 @@ impl Enricher {
             }
             members
         };
+        // When the process that gave each container its baseline was started.
+        let mut begun: HashMap<ContainerKey, u64> = HashMap::new();
         for (key, members) in members(&of) {
             let init = host.runtime(&self.world.containers[&key].id).and_then(|facts| {
                 self.apply_runtime(key, &facts);
                 facts.init_pid
             });
-            if let Some(tuple) = baseline(&self.world, &members, init) {
-                self.world.set_baseline(key, tuple);
+            if let Some(first) = baseline(&self.world, &members, init) {
+                self.world.set_baseline(key, Tuple(first.inodes));
+                begun.insert(key, first.start_ticks);
             }
         }
+        self.mark_members(snapshot, &of);
         self.plain_namespaces(snapshot, &mut of);
         let outside = self.outside(snapshot, &of);
         for facts in &snapshot.processes {
@@ -133,6 +137,12 @@ impl Enricher {
         }
         for facts in &snapshot.processes {
             if let Some(key) = of.get(&facts.pid) {
+                // A supervisor (systemd-nspawn's, a virtual machine's) was there before the container, and stays outside.
+                let supervises = self.world.is_hosts(&Tuple(facts.inodes))
+                    && begun.get(key).is_none_or(|begun| facts.start_ticks < *begun);
+                if supervises {
+                    continue;
+                }
                 self.late_cgroup(facts, *key, &ids, snapshot.time_ns, host);
                 self.late_namespaces(facts, *key, snapshot.time_ns, host);
             } else if let Some(key) = outside.get(&facts.pid) {
@@ -145,34 +155,37 @@ impl Enricher {
         std::mem::take(&mut self.findings)
     }
 
-    /// Cgroups whose name tells nothing: those with an isolated process, or known to a runtime, are containers.
-    fn name_by_processes(
-        &mut self,
-        snapshot: &Snapshot,
-        ids: &HashMap<(u32, &str), u64>,
-        host: &mut dyn Host,
-    ) {
+    /// Cgroups whose name tells nothing: they are containers if a runtime knows them, or if their oldest process is
+    /// isolated (any other may be a sandbox that a job has started). What is below a container's is the container's.
+    fn name_by_processes(&mut self, snapshot: &Snapshot, host: &mut dyn Host) {
+        let mut oldest: HashMap<(u32, &str), &ProcFacts> = HashMap::new();
         for facts in &snapshot.processes {
             for (hierarchy, path) in &facts.cgroups {
-                let Some(id) = ids.get(&(*hierarchy, path.as_str())) else { continue };
-                let Some(slot) = self.world.cgroups.get(&(*hierarchy, *id)).map(|c| c.slot) else { continue };
-                let Some(leaf) = self
-                    .world
-                    .slots
-                    .get(&slot)
-                    .filter(|s| s.container.is_none() && !s.is_host)
-                    .and_then(|s| s.leaf.clone())
-                else {
-                    continue;
-                };
-                let isolated = self.world.looks_contained(&Tuple(facts.inodes));
-                if !isolated && host.runtime(&leaf).is_none() {
-                    continue;
-                }
-                let key = self.world.make_container(&leaf, Runtime::Unknown, snapshot.time_ns, true);
-                self.world.assign_slot(slot, key);
-                self.world.add_cgroup(key, *hierarchy, *id, path);
+                oldest.entry((*hierarchy, path.as_str())).or_insert(facts);
             }
+        }
+        for dir in &snapshot.cgroups {
+            let above = self.world.cgroups.get(&(dir.hierarchy, dir.parent_id)).map(|parent| parent.slot);
+            if let Some(key) = above.and_then(|slot| self.world.container_of_slot(slot)) {
+                self.world.assign_slot(dir.slot, key);
+                continue;
+            }
+            let slot = self.world.slots.get(&dir.slot).filter(|s| s.container.is_none() && !s.is_host);
+            let Some(leaf) = slot.and_then(|s| s.leaf.clone()) else { continue };
+            let isolated = oldest
+                .get(&(dir.hierarchy, dir.path.as_str()))
+                .is_some_and(|facts| self.world.looks_contained(&Tuple(facts.inodes)));
+            if !isolated && host.runtime(&leaf).is_none() {
+                continue;
+            }
+            // The same path in another hierarchy is the same container; the same name elsewhere is not.
+            let by_path = dir.path.trim_start_matches('/');
+            let same = |known: &Container| known.cgroups.iter().all(|cgroup| cgroup.path == dir.path);
+            let known = self.world.container_by_id(&leaf).and_then(|key| self.world.container(Some(key)));
+            let id = if known.is_none_or(same) { leaf.as_str() } else { by_path };
+            let key = self.world.make_container(id, Runtime::Unknown, snapshot.time_ns, true);
+            self.world.assign_slot(dir.slot, key);
+            self.world.add_cgroup(key, dir.hierarchy, dir.id, &dir.path);
         }
     }
 
@@ -192,6 +205,18 @@ impl Enricher {
         rest.sort_unstable();
         for slot in rest {
             self.world.assign_host(slot);
+        }
+    }
+
+    /// Hands the kernel side the marks of processes that are older than it. Who still has all of the host's namespaces
+    /// and is no member's child may be on its way in, and gets none: its cgroup will say so.
+    fn mark_members(&mut self, snapshot: &Snapshot, of: &BTreeMap<u32, ContainerKey>) {
+        for facts in &snapshot.processes {
+            let Some(key) = of.get(&facts.pid) else { continue };
+            let entering = self.world.is_hosts(&Tuple(facts.inodes)) && of.get(&facts.ppid) != Some(key);
+            if let Some(slot) = self.world.slot_of_container(*key).filter(|_| !entering) {
+                self.world.effects.push(Effect::Mark { pid: facts.pid, slot, moved: false });
+            }
         }
     }
 
@@ -220,8 +245,8 @@ impl Enricher {
             let slot = observer_common::SLOT_AGENT | u64::from(inode) | 1 << 35;
             self.world.assign_slot(slot, key);
             self.world.effects.push(Effect::AdoptNamespace { inode, slot });
-            if let Some(tuple) = baseline(&self.world, &members, None) {
-                self.world.set_baseline(key, tuple);
+            if let Some(first) = baseline(&self.world, &members, None) {
+                self.world.set_baseline(key, Tuple(first.inodes));
             }
             for facts in members {
                 of.insert(facts.pid, key);
@@ -257,7 +282,7 @@ impl Enricher {
             parent,
             comm: facts.comm.as_str().into(),
             exe: facts.exe.as_deref().map(Into::into),
-            args: facts.args.clone().into(),
+            args: facts.args.join("\0").into_bytes().into(),
             uid: facts.uid,
             gid: facts.gid,
             ns_pid: facts.ns_pid,
@@ -274,7 +299,7 @@ impl Enricher {
             && let Some(process) = self.world.processes.get_mut(&facts.pid)
         {
             process.exe = exe.map(Into::into);
-            process.args = args.into();
+            process.args = args.join("\0").into_bytes().into();
         }
         let subject = self.world.subject(facts.pid, facts.pid);
         self.findings.push(Finding { time_ns, subject, container: Some(key), fact, late: true });
@@ -369,6 +394,18 @@ impl Enricher {
             let id = ids.get(&(*hierarchy, path.as_str())).copied().unwrap_or(0);
             let now_in =
                 self.world.cgroups.get(&(*hierarchy, id)).and_then(|c| self.world.container_of_slot(c.slot));
+            // One made since the hierarchies were walked: by its path.
+            let below = self.world.container(Some(key)).is_some_and(|container| {
+                container.cgroups.iter().any(|c| {
+                    c.hierarchy == *hierarchy
+                        && path
+                            .strip_prefix(&c.path)
+                            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                })
+            });
+            if below {
+                continue;
+            }
             if let Some(from) = self.left(key, *hierarchy, now_in) {
                 let mover = Ancestor { pid: facts.pid, comm: facts.comm.clone() };
                 let change = CgroupChange {
@@ -407,13 +444,16 @@ impl Enricher {
 
 /// A late cgroup escape is told for the topmost process only: its children came out with it.
 fn snapshot_cgroups_differ(world: &World, pid: u32, key: ContainerKey) -> bool {
-    world.effects.iter().any(|effect| matches!(effect, Effect::Mark { pid: marked, .. } if *marked == pid))
+    world
+        .effects
+        .iter()
+        .any(|effect| matches!(effect, Effect::Mark { pid: marked, moved: true, .. } if *marked == pid))
         && world.containers.contains_key(&key)
 }
 
 /// What the container's processes are held against: the namespaces of the runtime's init, else of the first
 /// process of its pid namespace, else of the oldest that is not simply the host's.
-fn baseline(world: &World, members: &[&ProcFacts], init: Option<u32>) -> Option<Tuple> {
+fn baseline<'a>(world: &World, members: &[&'a ProcFacts], init: Option<u32>) -> Option<&'a ProcFacts> {
     let known = |p: &&&ProcFacts| p.inodes != [0; NAMESPACES];
     let by_init = members.iter().find(|p| Some(p.pid) == init).filter(known);
     let by_pid_ns = || {
@@ -425,7 +465,7 @@ fn baseline(world: &World, members: &[&ProcFacts], init: Option<u32>) -> Option<
     let by_age = || {
         members.iter().filter(known).find(|p| world.host_tuple.differences(&Tuple(p.inodes)).next().is_some())
     };
-    by_init.or_else(by_pid_ns).or_else(by_age).map(|p| Tuple(p.inodes))
+    by_init.or_else(by_pid_ns).or_else(by_age).copied()
 }
 
 /// v2 first, then pids, memory and name=systemd of v1, then the rest.

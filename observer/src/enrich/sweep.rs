@@ -50,6 +50,10 @@ impl Enricher {
 
     /// A container's own flood has displaced deciding events of its own: what they showed is told all the same.
     pub fn displaced(&mut self, displaced: &Displaced) -> Vec<Finding> {
+        let told = self.displaced.insert((displaced.slot, displaced.kind), displaced.count).unwrap_or(0);
+        if displaced.count <= told {
+            return Vec::new();
+        }
         let container = self.world.container_of_slot(displaced.slot);
         let Some(expected) = self.world.container(container).and_then(|c| c.baseline) else {
             return Vec::new();

@@ -17,8 +17,9 @@ use crate::model::{
 #[derive(Clone, Debug, Default)]
 pub struct Slot {
     pub container: Option<ContainerKey>,
-    /// Last part of the cgroup's path, while nothing better is known.
+    /// The cgroup's path and its last part, while nothing better is known.
     pub leaf: Option<String>,
+    pub path: Option<Rc<str>>,
     pub is_host: bool,
     pub seen_ns: u64,
     /// How many cgroups have it.
@@ -51,7 +52,7 @@ pub struct World {
     /// Inode of a namespace (of any type: numbers are unique among all) to the container it belongs to.
     owners: HashMap<u32, ContainerKey>,
     /// Namespaces of threads that differ from their process's, by (pid, tid).
-    pub threads: HashMap<(u32, u32), Tuple>,
+    pub threads: BTreeMap<(u32, u32), Tuple>,
     next_container: u64,
     graves: VecDeque<ProcessKey>,
     buried: HashSet<ProcessKey>,
@@ -70,7 +71,7 @@ impl World {
             shown: vec![0],
             by_id: HashMap::new(),
             owners: HashMap::new(),
-            threads: HashMap::new(),
+            threads: BTreeMap::new(),
             next_container: 0,
             graves: VecDeque::new(),
             buried: HashSet::new(),
@@ -86,6 +87,10 @@ impl World {
 
     pub fn container_of_slot(&self, slot: u64) -> Option<ContainerKey> {
         self.slots.get(&slot)?.container
+    }
+
+    pub fn container_by_id(&self, id: &str) -> Option<ContainerKey> {
+        self.by_id.get(id).copied()
     }
 
     /// The container of this id, made if it is new.
@@ -130,7 +135,9 @@ impl World {
         entry.is_host = false;
         container.slots.push(slot);
         let canonical = container.slots[0];
-        self.effects.push(Effect::Describe { slot, class: class::CONTAINER, canonical });
+        let class =
+            if container.runtime == Runtime::Namespaces { class::NAMESPACES } else { class::CONTAINER };
+        self.effects.push(Effect::Describe { slot, class, canonical });
     }
 
     /// The container's first slot.
@@ -160,6 +167,10 @@ impl World {
 
     /// Sets what a container's processes are held against, and takes the namespaces that are its own.
     pub fn set_baseline(&mut self, key: ContainerKey, tuple: Tuple) {
+        if self.containers.get(&key).is_some_and(|container| container.baseline.is_some()) {
+            // Started again under the same id: the old namespaces are gone.
+            self.owners.retain(|_, owner| *owner != key);
+        }
         for (ns, inode) in tuple.iter() {
             if inode != 0 && inode != self.host_tuple.get(ns) {
                 // Another living container's stays its own: this one shares it.
@@ -291,12 +302,18 @@ impl World {
             return;
         }
         let Some(process) = self.processes.remove(&key.pid) else { return };
-        if !self.threads.is_empty() {
-            self.threads.retain(|(pid, _), _| *pid != key.pid);
-        }
+        self.forget_threads(key.pid);
         if let Some(container) = process.container {
             self.count(Some(container), -1);
             self.drop_if_gone(container);
+        }
+    }
+
+    /// The threads of a process are gone, or have its namespaces again.
+    pub fn forget_threads(&mut self, pid: u32) {
+        while let Some(((first, tid), _)) = self.threads.range((pid, 0)..=(pid, u32::MAX)).next() {
+            let place = (*first, *tid);
+            self.threads.remove(&place);
         }
     }
 
@@ -360,7 +377,7 @@ impl World {
             start_ns: process.start_ns,
             comm: process.comm.to_string(),
             exe: process.exe.as_deref().map(str::to_owned),
-            args: process.args.to_vec(),
+            args: crate::decode::arguments(&process.args),
             uid: process.uid,
             gid: process.gid,
             ancestors: self.ancestors(process.parent, process.container),

@@ -35,6 +35,10 @@ pub fn scan(proc: &Path) -> std::io::Result<Vec<ProcFacts>> {
 
 fn read(dir: &Path, pid: u32) -> Option<ProcFacts> {
     let stat = Stat::from_file(dir.join("stat")).ok()?;
+    if stat.state == 'Z' || stat.state == 'X' {
+        // Its namespaces are gone, and v1 shows the root for its cgroups.
+        return None;
+    }
     let kernel_thread = stat.flags & PF_KTHREAD != 0;
     let (uid, gid, ns_pid) = ids(dir, pid);
     Some(ProcFacts {

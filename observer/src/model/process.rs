@@ -36,7 +36,8 @@ pub struct Process {
     pub parent: Option<ProcessKey>,
     pub comm: Rc<str>,
     pub exe: Option<Rc<str>>,
-    pub args: Rc<[String]>,
+    /// NUL-separated, as the kernel has them, bounded: split only when shown.
+    pub args: Rc<[u8]>,
     pub uid: u32,
     pub gid: u32,
     /// Pid in its innermost pid namespace.

@@ -54,6 +54,9 @@ pub struct Core {
     node: String,
     clock: Clock,
     lost: BTreeMap<&'static str, u64>,
+    /// Something was lost since all processes were last looked at, and when that was.
+    lossy: bool,
+    swept_ns: u64,
     /// Alerts that were only counted, by rule, since last asked.
     folded: BTreeMap<&'static str, u64>,
 }
@@ -66,6 +69,8 @@ impl Core {
             node,
             clock,
             lost: BTreeMap::new(),
+            lossy: false,
+            swept_ns: 0,
             folded: BTreeMap::new(),
         }
     }
@@ -116,8 +121,16 @@ impl Core {
         }
         let due = self.fold.due(tick.now_ns);
         alerts.extend(due.into_iter().map(resend));
-        if tick.sweep || lossy {
-            self.enricher.begin_sweep(tick.now_ns, lossy, host);
+        // After a loss all processes are looked at, but not more often than this: it takes as long as there are many.
+        const AFTER_LOSS_NS: u64 = 10_000_000_000;
+        self.lossy |= lossy;
+        let all = self.lossy && tick.now_ns.saturating_sub(self.swept_ns) >= AFTER_LOSS_NS;
+        if tick.sweep || all {
+            if all {
+                self.lossy = false;
+                self.swept_ns = tick.now_ns;
+            }
+            self.enricher.begin_sweep(tick.now_ns, all, host);
         }
         alerts
     }
@@ -184,8 +197,7 @@ impl Core {
             None => "",
         };
         let container = alert.container.as_ref().map_or("", |c| c.id.as_str());
-        let key =
-            Fold::<Alert>::key([&alert.rule, draft.severity.name(), container, program, &draft.subject]);
+        let key = self.fold.key([container, &alert.rule, draft.severity.name(), program, &draft.subject]);
         match self.fold.add(key, finding.time_ns, &alert.id, || alert.clone()) {
             Folded::Send { incident, count } => {
                 let incident = incident.unwrap_or_else(|| alert.id.clone());

@@ -90,7 +90,7 @@ pub fn event_record(event: &Event, world: &World, node: &str, clock: &Clock) -> 
             start_time: clock.rfc3339(header.start_ns),
             comm: text(&header.comm),
             exe: process.and_then(|p| p.exe.as_deref()).map(str::to_owned),
-            args: process.map(|p| p.args.to_vec()).unwrap_or_default(),
+            args: process.map(|p| crate::decode::arguments(&p.args)).unwrap_or_default(),
             uid: header.uid,
             gid: header.gid,
             ancestors: world.ancestors(process.and_then(|p| p.parent), container),

@@ -65,6 +65,9 @@ impl Attack {
     }
 }
 
+/// So many attacks are one line for the container's shell.
+const PART: usize = 25;
+
 /// A container from which there are ways out, and where they lead.
 pub struct Scene {
     container: Container,
@@ -98,21 +101,29 @@ impl Scene {
             Attack::Join => format!("join {}", self.target.pid()),
             Attack::Move => "move /cg/out/cgroup.procs".to_owned(),
         };
-        let (first, last) = (attack.link(0), count.min(MOST) - 1);
-        let prefix = &first[..1];
-        let end = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + limit.as_secs();
+        let begin = Instant::now();
         let before = histogram(&agent.metrics());
-        // The attacker is not what is measured: it gets the CPU when it wants it.
-        self.container.shell().start(&format!(
-            "/scratch/program inside urgent sh -c 'for i in $(seq 0 {last}); do [ $(date +%s) -lt {end} ] || break; \
-             /scratch/{prefix}$i inside {deed} {pause_ms} || exit 1; done'"
-        ));
-        let said = self.container.shell().wait(limit + Duration::from_secs(30)).ok();
-        let deeds: Vec<Deed> = said.lines().filter_map(Deed::parse).collect();
+        let mut deeds: Vec<Deed> = Vec::new();
+        let mut said = String::new();
+        // In parts, so that neither a slow machine nor an impatient user is kept waiting.
+        for part in (0..count.min(MOST)).step_by(PART) {
+            machine::go_on()?;
+            if begin.elapsed() > limit {
+                break;
+            }
+            let (first, last) = (attack.link(part), (part + PART).min(count.min(MOST)) - 1);
+            // The attacker is not what is measured: it gets the CPU when it wants it.
+            self.container.shell().start(&format!(
+                "/scratch/program inside urgent sh -c 'for i in $(seq {part} {last}); do \
+                 /scratch/{}$i inside {deed} {pause_ms} || exit 1; done'",
+                &first[..1]
+            ));
+            said = self.container.shell().wait(Duration::from_secs(60)).ok();
+            deeds.extend(said.lines().filter_map(Deed::parse));
+        }
         if deeds.is_empty() {
             return Err(format!("the attacker says: {said}").into());
         }
-        machine::go_on()?;
         let latencies = self.collect(agent, attack, &deeds)?;
         let after = histogram(&agent.metrics());
         let histogram = after.iter().zip(&before).map(|(after, before)| (after.0, after.1 - before.1));

@@ -114,6 +114,25 @@ pub fn wait_for_other_agents() -> Result<()> {
     Ok(())
 }
 
+/// Reaps what floods and containers have left to this process, the reaper of orphans below it: a dead process that
+/// nobody has waited for is one more for the agent to know. Only while no child is alive that somebody waits for.
+pub fn reap_orphans() {
+    let mut status = 0;
+    // SAFETY: a local; never blocks.
+    while unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } > 0 {}
+}
+
+/// (processes, dead ones among them that nobody has waited for): those of others, before ours are started.
+pub fn processes() -> (usize, usize) {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let states: Vec<String> = entries
+        .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
+        .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok())
+        .collect();
+    let dead = |stat: &&String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
+    (states.len(), states.iter().filter(dead).count())
+}
+
 fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }

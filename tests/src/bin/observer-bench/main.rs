@@ -20,12 +20,13 @@ mod profile;
 mod stats;
 
 use figure::Figure;
-use observer_live::lab;
+use observer_live::{host, lab};
 use serde_json::json;
+use std::os::unix::process::CommandExt;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Instant;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 /// Why a figure could not be measured.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -89,6 +90,9 @@ fn main() -> ExitCode {
     if !lab::require_root() {
         return ExitCode::from(2);
     }
+    if std::env::var_os(WORKER).is_none() {
+        return supervise();
+    }
     machine::catch_interrupts();
     let begin = Instant::now();
     let figures = measure(&options);
@@ -126,6 +130,34 @@ fn main() -> ExitCode {
     if failed || missed && !options.no_fail { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// Set in the process that measures.
+const WORKER: &str = "OBSERVER_BENCH_WORKER";
+
+/// Measures in a process group of its own: a terminal's Ctrl-C goes to everything in a group at once, and would end
+/// what the measuring has started before its guards do. This process hands on what it is told, and the outcome.
+fn supervise() -> ExitCode {
+    let mut command = Command::new(this_program());
+    command.args(std::env::args_os().skip(1)).env(WORKER, "1").process_group(0);
+    machine::catch_interrupts();
+    let mut worker = match host::die_with_parent(&mut command, libc::SIGTERM).spawn() {
+        Ok(worker) => worker,
+        Err(error) => {
+            eprintln!("cannot start the measuring: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut told = false;
+    loop {
+        if let Ok(Some(status)) = worker.try_wait() {
+            return ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+        }
+        if machine::interrupted() && !std::mem::replace(&mut told, true) {
+            host::signal(worker.id(), libc::SIGTERM);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn measure(options: &Options) -> Vec<Figure> {
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
     let mut figures = Vec::new();
@@ -150,10 +182,13 @@ fn measure(options: &Options) -> Vec<Figure> {
 
 /// A panic is how the harness says that something did not happen; it costs one figure, not all.
 fn attempt<T>(what: &str, measure: impl FnOnce() -> Result<T>) -> Result<T> {
-    std::panic::catch_unwind(AssertUnwindSafe(measure)).unwrap_or_else(|_| {
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(measure)).unwrap_or_else(|_| {
         let why = if machine::interrupted() { "interrupted" } else { "see above" };
         Err(format!("{what}: {why}").into())
-    })
+    });
+    // Its guards are gone, and with them every child.
+    machine::reap_orphans();
+    outcome
 }
 
 /// This program's file, for the helper's copies.

@@ -78,6 +78,7 @@ impl Memory {
 pub fn measure() -> Result<Vec<Figure>> {
     // For its turn, and so that orphans are reaped here.
     let _lab = latency::lab()?;
+    let (others, dead) = machine::processes();
     let agent = Agent::start();
     let begin = Instant::now();
     let population = Population::start(CONTAINERS, PROCESSES_EACH)?;
@@ -104,7 +105,10 @@ pub fn measure() -> Result<Vec<Figure>> {
         .bound(30.0)
         .note(format!("agent first: {}", grown.note()))
         .note(format!("node first:  {}", found.note()))
-        .detail(json!({"agent_first": grown.json(), "node_first": found.json()}));
+        .note(format!("{others} processes were there before, {dead} of them dead and not waited for"))
+        .detail(
+            json!({"others": others, "dead": dead, "agent_first": grown.json(), "node_first": found.json()}),
+        );
     let armed = Figure::new("armed", stats::median(&ready_ms), "ms")
         .bound(500.0)
         .note(format!(
