@@ -69,6 +69,7 @@ impl Enricher {
         match identify(path) {
             Identity::Container { id: name, runtime } => {
                 let key = self.world.make_container(&name, runtime, now, late);
+                self.world.begin_again(key);
                 self.world.assign_slot(slot, key);
                 self.world.add_cgroup(key, hierarchy, id, path);
             }

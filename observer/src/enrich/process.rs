@@ -243,8 +243,10 @@ impl Enricher {
         };
         // Two of the same name at different places are two: the second is called by its path.
         let by_path = path.as_deref().unwrap_or(leaf).trim_start_matches('/').to_owned();
-        let id = if self.world.container_by_id(leaf).is_some() { by_path.as_str() } else { leaf };
+        let taken = self.world.container_by_id(leaf).and_then(|key| self.world.container(Some(key)));
+        let id = if taken.is_some_and(|c| !c.cgroups.is_empty()) { by_path.as_str() } else { leaf };
         let key = self.world.make_container(id, Runtime::Unknown, now, false);
+        self.world.begin_again(key);
         let mut slots: Vec<u64> = self
             .world
             .slots

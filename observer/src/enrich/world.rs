@@ -124,6 +124,18 @@ impl World {
         key
     }
 
+    /// A container that has no cgroup left is only kept for processes that outlived it (they had escaped). If cgroups of
+    /// the same id are made, it begins anew: its namespaces were those of its last life.
+    pub fn begin_again(&mut self, key: ContainerKey) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        if container.cgroups.is_empty() && container.baseline.is_some() {
+            container.baseline = None;
+            container.baseline_of_init = false;
+            container.made.clear();
+            self.owners.retain(|_, owner| *owner != key);
+        }
+    }
+
     /// Says that a slot is a container's, here and to the kernel side.
     pub fn assign_slot(&mut self, slot: u64, key: ContainerKey) {
         let entry = self.slots.entry(slot).or_default();

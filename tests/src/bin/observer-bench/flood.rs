@@ -104,7 +104,7 @@ impl Seen {
             "events_ring_most_used_bytes": self.ring_used,
         });
         for (attack, latencies) in &self.series {
-            all[if *attack == Attack::Join { "join" } else { "move" }] = latencies.json();
+            all[attack.key()] = latencies.json();
         }
         all
     }
@@ -142,7 +142,7 @@ fn watch_ring(agent: &Agent, begin: Instant) -> Result<f64> {
 
 fn flooded(lab: &Lab, place: &'static str, start: impl FnOnce() -> Result<Flood>) -> Result<Seen> {
     machine::go_on()?;
-    let scene = Scene::new(lab)?;
+    let scenes = Scene::all(lab)?;
     let agent = machine::start_agent();
     let at_start = agent.metrics();
     let flood = start()?;
@@ -150,8 +150,8 @@ fn flooded(lab: &Lab, place: &'static str, start: impl FnOnce() -> Result<Flood>
     machine::sleep(Duration::from_millis(1500))?;
     let (begin, before) = (Instant::now(), agent.metrics());
     let mut series = Vec::new();
-    for attack in Attack::ALL {
-        series.push((attack, scene.attack(&agent, attack, ATTACKS, 5, SERIES)?));
+    for scene in &scenes {
+        series.push((scene.attack, scene.attack(&agent, ATTACKS, 5, SERIES)?));
     }
     let ring_used = watch_ring(&agent, begin)?;
     let (after, seconds) = (agent.metrics(), begin.elapsed().as_secs_f64());

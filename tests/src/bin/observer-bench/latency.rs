@@ -44,12 +44,19 @@ pub enum Attack {
 }
 
 impl Attack {
-    pub const ALL: [Attack; 2] = [Attack::Join, Attack::Move];
+    const ALL: [Attack; 2] = [Attack::Join, Attack::Move];
 
     fn what(self) -> &'static str {
         match self {
             Attack::Join => "exec after joins",
             Attack::Move => "cgroup move",
+        }
+    }
+
+    pub fn key(self) -> &'static str {
+        match self {
+            Attack::Join => "join",
+            Attack::Move => "move",
         }
     }
 
@@ -61,22 +68,24 @@ impl Attack {
     }
 
     fn link(self, n: usize) -> String {
-        format!("{}{n}", if self == Attack::Join { "j" } else { "m" })
+        format!("{}{n}", self.key())
     }
 }
 
 /// So many attacks are one line for the container's shell.
 const PART: usize = 25;
 
-/// A container from which there are ways out, and where they lead.
+/// A container from which there are ways out, and where they lead. For one series of attacks: of one container the
+/// agent tells 256 different alerts apart and folds the rest.
 pub struct Scene {
+    pub attack: Attack,
     container: Container,
     target: Guard,
     _outside: Cgroup,
 }
 
 impl Scene {
-    pub fn new(lab: &Lab) -> Result<Self> {
+    fn new(lab: &Lab, attack: Attack) -> Result<Self> {
         let links = links()?;
         let hierarchy = if cgroup::mount_point("").is_some() { "" } else { "pids" };
         let outside = Cgroup::make(hierarchy, &format!("/{}/outside{}", scratch::mark(), scratch::unique()));
@@ -85,18 +94,17 @@ impl Scene {
             .caps(&["CAP_SYS_NICE"])
             .bind(links, "/scratch", false)
             .bind(&outside.dir, "/cg/out", true);
-        Ok(Self { container: lab.container(spec), target: host::target(), _outside: outside })
+        Ok(Self { attack, container: lab.container(spec), target: host::target(), _outside: outside })
+    }
+
+    /// One for each kind of attack.
+    pub fn all(lab: &Lab) -> Result<Vec<Self>> {
+        Attack::ALL.into_iter().map(|attack| Self::new(lab, attack)).collect()
     }
 
     /// Attacks `count` times, or for as long as `limit`, and gives each attack's latency.
-    pub fn attack(
-        &self,
-        agent: &Agent,
-        attack: Attack,
-        count: usize,
-        pause_ms: u32,
-        limit: Duration,
-    ) -> Result<Latencies> {
+    pub fn attack(&self, agent: &Agent, count: usize, pause_ms: u32, limit: Duration) -> Result<Latencies> {
+        let attack = self.attack;
         let deed = match attack {
             Attack::Join => format!("join {}", self.target.pid()),
             Attack::Move => "move /cg/out/cgroup.procs".to_owned(),
@@ -111,12 +119,12 @@ impl Scene {
             if begin.elapsed() > limit {
                 break;
             }
-            let (first, last) = (attack.link(part), (part + PART).min(count.min(MOST)) - 1);
+            let last = (part + PART).min(count.min(MOST)) - 1;
             // The attacker is not what is measured: it gets the CPU when it wants it.
             self.container.shell().start(&format!(
                 "/scratch/program inside urgent sh -c 'for i in $(seq {part} {last}); do \
                  /scratch/{}$i inside {deed} {pause_ms} || exit 1; done'",
-                &first[..1]
+                attack.key()
             ));
             said = self.container.shell().wait(Duration::from_secs(60)).ok();
             deeds.extend(said.lines().filter_map(Deed::parse));
@@ -124,13 +132,14 @@ impl Scene {
         if deeds.is_empty() {
             return Err(format!("the attacker says: {said}").into());
         }
-        let latencies = self.collect(agent, attack, &deeds)?;
+        let latencies = self.collect(agent, &deeds)?;
         let after = histogram(&agent.metrics());
         let histogram = after.iter().zip(&before).map(|(after, before)| (after.0, after.1 - before.1));
         Ok(Latencies { histogram: histogram.collect(), ..latencies })
     }
 
-    fn collect(&self, agent: &Agent, attack: Attack, deeds: &[Deed]) -> Result<Latencies> {
+    fn collect(&self, agent: &Agent, deeds: &[Deed]) -> Result<Latencies> {
+        let attack = self.attack;
         let deadline = Instant::now() + LIMIT;
         loop {
             let alerts = agent.alerts_of(&self.container.id);
@@ -147,7 +156,7 @@ impl Scene {
                 }
             }
             if latencies.untold.is_empty() || Instant::now() >= deadline {
-                for deed in deeds.iter().filter(|deed| latencies.untold.contains(&deed.pid)) {
+                for deed in deeds.iter().filter(|deed| latencies.untold.contains(&deed.pid)).take(5) {
                     let about = by_pid.get(&deed.pid).into_iter().flatten();
                     let told: Vec<String> = about.map(|alert| alert.summary()).collect();
                     eprintln!("    {} of pid {} was not told; told was {told:?}", deed.name, deed.pid);
@@ -299,17 +308,20 @@ pub fn lab() -> Result<Lab> {
 pub fn idle() -> Result<Vec<Figure>> {
     let lab = lab()?;
     machine::wait_for_other_agents()?;
-    let scene = Scene::new(&lab)?;
+    let scenes = Scene::all(&lab)?;
     let agent = machine::start_agent();
     machine::sleep(Duration::from_millis(500))?;
     let mut series = Vec::new();
-    for attack in Attack::ALL {
-        series.push((attack, scene.attack(&agent, attack, MOST, 10, Duration::from_secs(40))?));
+    for scene in &scenes {
+        series.push(scene.attack(&agent, MOST, 10, Duration::from_secs(40))?);
     }
     agent.stop();
-    let worst = stats::max(&series.iter().map(|(_, latencies)| latencies.p99()).collect::<Vec<_>>());
+    let worst = stats::max(&series.iter().map(Latencies::p99).collect::<Vec<_>>());
     let mut figure = Figure::new("latency_idle", worst, "ms, p99").bound(5.0);
-    figure.notes.extend(series.iter().map(|(attack, latencies)| latencies.note(*attack, "")));
-    let [(_, joins), (_, moves)] = &series[..] else { unreachable!("two kinds of attack") };
-    Ok(vec![figure.detail(json!({"join": joins.json(), "move": moves.json()}))])
+    let mut detail = json!({});
+    for (scene, latencies) in scenes.iter().zip(&series) {
+        figure.notes.push(latencies.note(scene.attack, ""));
+        detail[scene.attack.key()] = latencies.json();
+    }
+    Ok(vec![figure.detail(detail)])
 }
