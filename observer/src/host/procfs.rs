@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use observer_common::{Host, Inodes, MAX_ARGS, NAMESPACE_NAMES, NAMESPACES, NS_MNT, Root};
+use observer_common::{Host, Inodes, MAX_ARGS, NAMESPACE_NAMES, NAMESPACES, NS_MNT, NS_PID, Root};
 use procfs::{
     FromRead,
     process::{Process, Stat},
@@ -17,30 +17,50 @@ use super::ProcFacts;
 
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// All processes. One that ends meanwhile is left out; what may not be read is left empty.
+/// All processes, read by as many threads as there are CPUs, within reason: it is what the start waits for. One that
+/// ends meanwhile is left out; what may not be read is left empty.
 pub fn scan(proc: &Path) -> std::io::Result<Vec<ProcFacts>> {
-    let mut found = Vec::new();
+    let mut pids = Vec::new();
     for entry in fs::read_dir(proc)? {
         let Ok(entry) = entry else { continue };
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        if let Some(facts) = read(&entry.path(), pid) {
-            found.push(facts);
-        }
+        pids.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
+    let own_pid_ns = namespaces(&proc.join("self"))[NS_PID];
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let part = pids.len().div_ceil(threads).max(1);
+    let read_all = |part: &[u32]| -> Vec<ProcFacts> {
+        part.iter().filter_map(|pid| read(&proc.join(pid.to_string()), *pid, own_pid_ns)).collect()
+    };
+    let mut found: Vec<ProcFacts> = std::thread::scope(|scope| {
+        let others: Vec<_> =
+            pids.chunks(part).skip(1).map(|part| scope.spawn(move || read_all(part))).collect();
+        let mut found = pids.chunks(part).next().map(read_all).unwrap_or_default();
+        for other in others {
+            // A panic there is a panic here.
+            found.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        found
+    });
     found.sort_by_key(|facts| (facts.start_ticks, facts.pid));
     Ok(found)
 }
 
-fn read(dir: &Path, pid: u32) -> Option<ProcFacts> {
+fn read(dir: &Path, pid: u32, own_pid_ns: u32) -> Option<ProcFacts> {
     let stat = Stat::from_file(dir.join("stat")).ok()?;
     if stat.state == 'Z' || stat.state == 'X' {
         // Its namespaces are gone, and v1 shows the root for its cgroups.
         return None;
     }
     let kernel_thread = stat.flags & PF_KTHREAD != 0;
-    let (uid, gid, ns_pid) = ids(dir, pid);
+    let inodes = if kernel_thread { [0; NAMESPACES] } else { namespaces(dir) };
+    // The status file is the costliest to read, and needed only where the pid in the process's own namespace differs;
+    // the directory's owner is the effective user.
+    let (uid, gid, ns_pid) = if kernel_thread || inodes[NS_PID] == own_pid_ns {
+        let meta = fs::metadata(dir).ok()?;
+        (meta.uid(), meta.gid(), pid)
+    } else {
+        ids(dir, pid)
+    };
     Some(ProcFacts {
         pid,
         ppid: stat.ppid.max(0) as u32,
@@ -51,7 +71,7 @@ fn read(dir: &Path, pid: u32) -> Option<ProcFacts> {
         uid,
         gid,
         ns_pid,
-        inodes: if kernel_thread { [0; NAMESPACES] } else { namespaces(dir) },
+        inodes,
         cgroups: if kernel_thread { Vec::new() } else { cgroups(dir) },
         kernel_thread,
     })
