@@ -15,6 +15,8 @@ pub struct Figure {
     pub detail: Value,
     /// The same for people, one line each.
     pub notes: Vec<String>,
+    /// Which share of the CPUs others kept busy before it was measured.
+    pub busy_before: f64,
     /// It could not be measured.
     pub failure: Option<String>,
 }
@@ -29,6 +31,7 @@ impl Figure {
             aim: None,
             detail: Value::Null,
             notes: Vec::new(),
+            busy_before: 0.0,
             failure: None,
         }
     }
@@ -73,7 +76,7 @@ impl Figure {
     }
 
     pub fn json(&self) -> Value {
-        let mut row = json!({"name": self.name, "verdict": self.verdict()});
+        let mut row = json!({"name": self.name, "verdict": self.verdict(), "busy_before": self.busy_before});
         match &self.failure {
             Some(why) => row["failure"] = json!(why),
             None => {
@@ -113,7 +116,9 @@ pub fn table(figures: &[Figure]) -> String {
         std::iter::once(head).chain(figures.iter().map(|figure| figure.cells())).collect();
     let mut text = columns(&rows);
     for figure in figures {
-        let notes = figure.failure.iter().chain(&figure.notes);
+        let busy = (figure.busy_before > 0.1)
+            .then(|| format!("others kept {:.0} % of the CPUs busy just before", figure.busy_before * 100.0));
+        let notes = figure.failure.iter().chain(&figure.notes).chain(&busy);
         for (n, note) in notes.enumerate() {
             let name = if n == 0 { figure.name } else { "" };
             text.push_str(&format!("{}{name:14} {note}\n", if n == 0 { "\n" } else { "" }));

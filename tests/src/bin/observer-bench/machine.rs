@@ -133,6 +133,26 @@ pub fn processes() -> (usize, usize) {
     (states.len(), states.iter().filter(dead).count())
 }
 
+/// Which share of the CPUs others keep busy, looked at for half a second in which this program does nothing.
+pub fn busy() -> f64 {
+    // user nice system idle iowait irq softirq steal, in ticks since the start.
+    let ticks = || -> Option<(f64, f64)> {
+        let all: Vec<f64> = text("/proc/stat")
+            .lines()
+            .next()?
+            .split_whitespace()
+            .skip(1)
+            .take(8)
+            .flat_map(str::parse)
+            .collect();
+        Some((all.iter().sum(), all.get(3)? + all.get(4)?))
+    };
+    let before = ticks().unwrap_or_default();
+    std::thread::sleep(Duration::from_millis(500));
+    let after = ticks().unwrap_or_default();
+    1.0 - (after.1 - before.1) / (after.0 - before.0).max(1.0)
+}
+
 fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }

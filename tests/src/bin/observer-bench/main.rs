@@ -168,13 +168,12 @@ fn measure(options: &Options) -> Vec<Figure> {
         let what = group.names.join(" and ");
         eprintln!("==> {what}");
         let begin = Instant::now();
-        match attempt(&what, group.measure) {
-            Ok(measured) => figures.extend(measured.into_iter().filter(|figure| wanted(figure.name))),
-            Err(error) => {
-                let failed = group.names.iter().filter(|name| wanted(name));
-                figures.extend(failed.map(|name| Figure::failed(name, error.to_string())));
-            }
-        }
+        let busy_before = machine::busy();
+        let measured = attempt(&what, group.measure).unwrap_or_else(|error| {
+            group.names.iter().map(|name| Figure::failed(name, error.to_string())).collect()
+        });
+        let measured = measured.into_iter().filter(|figure| wanted(figure.name));
+        figures.extend(measured.map(|figure| Figure { busy_before, ..figure }));
         eprintln!("    {:.0} s", begin.elapsed().as_secs_f64());
     }
     figures
