@@ -2,6 +2,7 @@
 
 use crate::bpf::EmptyProgram;
 use crate::figure::Figure;
+use crate::machine::Ticks;
 use crate::{Result, machine, stats};
 use observer_live::agent::Agent;
 use serde_json::json;
@@ -17,15 +18,30 @@ enum Side {
 
 const SIDES: [Side; 3] = [Side::Untraced, Side::Floor, Side::Agent];
 
-/// The batches of one round, by side in the order of `SIDES`.
-type Round = [Vec<f64>; 3];
+/// One measurement, per call or process.
+#[derive(Clone, Copy)]
+struct Batch {
+    /// What the figure is about.
+    cost: f64,
+    /// CPU time, which does not count when others had the CPU; what it does count, the agent's threads excepted, is the
+    /// same work.
+    cpu: f64,
+}
 
-/// Which of a side's batches tells what it costs. What disturbs a batch only ever makes it longer.
+fn costs(batches: &[Batch]) -> Vec<f64> {
+    batches.iter().map(|batch| batch.cost).collect()
+}
+
+/// The batches of one round, by side in the order of `SIDES`.
+type Round = [Vec<Batch>; 3];
+
+/// How the sides are compared. What disturbs a batch only ever makes it longer.
 #[derive(Clone, Copy)]
 enum Good {
-    /// Where batches are short and many.
+    /// The best batch of each side: where batches are short and many.
     Best,
-    /// Where each is long enough to hold some luck: of several runs in a row, the ratio of these differs the least.
+    /// The first quartiles of each round, and of their ratios the median: where a batch is long enough to hold some
+    /// luck. Of several runs in a row, this differs the least.
     FirstQuartile,
 }
 
@@ -48,53 +64,61 @@ impl Good {
 struct Turns {
     good: Good,
     rounds: Vec<Round>,
-    /// Rounds in which somebody else's agent was there: its probes were part of all sides.
+    /// Rounds in which somebody else's agent was there, whose probes were part of all sides, or in which others kept the
+    /// other CPUs busy: two CPUs may be one core, and then both are slower.
     disturbed: usize,
-    /// All of them were like that, so they are used all the same.
-    all_disturbed: bool,
+    /// There were too few others, so they are used all the same.
+    disturbed_used: bool,
 }
 
 impl Turns {
-    /// Measures the sides in turns, every second round backwards.
-    fn take(rounds: usize, good: Good, batches: fn() -> Vec<f64>) -> Result<Self> {
-        let mut taken: Vec<(Round, bool)> = Vec::new();
-        for n in 0..rounds {
+    /// Measures the sides in turns, every second round backwards, until there are `wanted` rounds that were not
+    /// disturbed, or half as many again in all.
+    fn take(wanted: usize, good: Good, batches: fn() -> Vec<Batch>) -> Result<Self> {
+        let (mut rounds, mut disturbed) = (Vec::new(), Vec::new());
+        while rounds.len() < wanted && rounds.len() + disturbed.len() < wanted + wanted / 2 {
             machine::wait_for_other_agents()?;
-            let mut quiet = machine::other_agents() == 0;
-            let mut round = Round::default();
-            let mut order = [0, 1, 2];
-            if n % 2 == 1 {
-                order.reverse();
-            }
-            for at in order {
-                machine::go_on()?;
-                let floor =
-                    if SIDES[at] == Side::Floor { Some(EmptyProgram::attach("setns")?) } else { None };
-                let agent = (SIDES[at] == Side::Agent).then(Agent::start);
-                // What starting it has stirred up (and what stopping the last one has) is over.
-                machine::sleep(Duration::from_millis(300))?;
-                round[at] = machine::on_one_cpu(batches);
-                drop(floor);
-                agent.map(Agent::stop);
-                quiet &= machine::other_agents() == 0;
-            }
-            taken.push((round, quiet));
+            let backwards = (rounds.len() + disturbed.len()) % 2 == 1;
+            let (round, quiet) = Self::round(backwards, batches)?;
+            if quiet { &mut rounds } else { &mut disturbed }.push(round);
         }
-        let disturbed = taken.iter().filter(|(_, quiet)| !quiet).count();
-        let all_disturbed = disturbed == taken.len();
-        if !all_disturbed {
-            taken.retain(|(_, quiet)| *quiet);
+        let (count, used) = (disturbed.len(), rounds.len() < wanted / 2);
+        if used {
+            rounds.append(&mut disturbed);
         }
-        Ok(Self {
-            good,
-            rounds: taken.into_iter().map(|(round, _)| round).collect(),
-            disturbed,
-            all_disturbed,
-        })
+        Ok(Self { good, rounds, disturbed: count, disturbed_used: used })
+    }
+
+    /// One round, and whether it was undisturbed.
+    fn round(backwards: bool, batches: fn() -> Vec<Batch>) -> Result<(Round, bool)> {
+        let mut round = Round::default();
+        let mut quiet = machine::other_agents() == 0;
+        let mut order = [0, 1, 2];
+        if backwards {
+            order.reverse();
+        }
+        for at in order {
+            machine::go_on()?;
+            let floor = if SIDES[at] == Side::Floor { Some(EmptyProgram::attach("setns")?) } else { None };
+            let agent = (SIDES[at] == Side::Agent).then(Agent::start);
+            // What starting it has stirred up (and what stopping the last one has) is over.
+            machine::sleep(Duration::from_millis(300))?;
+            let before = Ticks::of_others();
+            round[at] = machine::on_one_cpu(batches);
+            quiet &= Ticks::of_others().busy_since(before) < 0.15;
+            drop(floor);
+            agent.map(Agent::stop);
+            quiet &= machine::other_agents() == 0;
+        }
+        Ok((round, quiet))
+    }
+
+    fn batches(&self, side: Side) -> Vec<Batch> {
+        self.rounds.iter().flat_map(|round| round[side as usize].clone()).collect()
     }
 
     fn all(&self, side: Side) -> Vec<f64> {
-        self.rounds.iter().flat_map(|round| round[side as usize].clone()).collect()
+        costs(&self.batches(side))
     }
 
     fn cost(&self, side: Side) -> f64 {
@@ -103,30 +127,39 @@ impl Turns {
 
     /// A side to the untraced one of the same round.
     fn round_ratios(&self, side: Side) -> Vec<f64> {
-        let of = |round: &Round, side: Side| self.good.of(&round[side as usize]);
+        let of = |round: &Round, side: Side| self.good.of(&costs(&round[side as usize]));
         let ratio = |round: &Round| of(round, side) / of(round, Side::Untraced);
         self.rounds.iter().map(ratio).collect()
+    }
+
+    /// A side to the untraced one.
+    fn ratio(&self, side: Side) -> f64 {
+        match self.good {
+            Good::Best => self.cost(side) / self.cost(Side::Untraced),
+            Good::FirstQuartile => stats::median(&self.round_ratios(side)),
+        }
     }
 
     fn figure(&self, name: &'static str, side: Side, unit: &str, what: &str) -> Figure {
         let (untraced, traced) = (self.cost(Side::Untraced), self.cost(side));
         let middle = stats::median(&self.all(side)) / stats::median(&self.all(Side::Untraced));
         let ratios = self.round_ratios(side);
-        let mut figure = Figure::new(name, traced / untraced, "x untraced")
+        let mut figure = Figure::new(name, self.ratio(side), "x untraced")
             .note(format!(
                 "{what}, {} of {}: {traced:.1} {unit}, untraced {untraced:.1} {unit}",
                 self.good.name(),
                 self.all(side).len()
             ))
             .note(format!(
-                "ratio of the medians {middle:.3}; ratios within a round {:.3} to {:.3}, median {:.3}",
+                "ratio of these {:.3}, of the medians {middle:.3}; within a round {:.3} to {:.3}, median {:.3}",
+                traced / untraced,
                 stats::min(&ratios),
                 stats::max(&ratios),
                 stats::median(&ratios)
             ));
         if self.disturbed > 0 {
-            let used = if self.all_disturbed { "used all the same" } else { "left out" };
-            figure = figure.note(format!("{} rounds with agents of others {used}", self.disturbed));
+            let used = if self.disturbed_used { "used all the same" } else { "left out" };
+            figure = figure.note(format!("{} rounds that others disturbed {used}", self.disturbed));
         }
         figure.detail(json!({
             "untraced": untraced, "traced": traced, "in": unit, "median_ratio": middle, "round_ratios": ratios,
@@ -135,28 +168,35 @@ impl Turns {
         }))
     }
 
-    fn floor_note(&self) -> String {
-        let (untraced, floor, agent) =
-            (self.cost(Side::Untraced), self.cost(Side::Floor), self.cost(Side::Agent));
+    fn cpu_note(&self) -> String {
+        let cpu = |side| {
+            let all: Vec<f64> = self.batches(side).iter().map(|batch| batch.cpu).collect();
+            self.good.of(&all)
+        };
+        let (untraced, agent) = (cpu(Side::Untraced), cpu(Side::Agent));
         format!(
-            "an empty program on sys_exit_setns alone: {:.3} x untraced; the agent to that: {:.3}",
-            floor / untraced,
-            agent / floor
+            "CPU time instead, which leaves out both others and the agent's own threads: {:.3} x untraced",
+            agent / untraced
         )
+    }
+
+    fn floor_note(&self) -> String {
+        format!("an empty program on sys_exit_setns alone: {:.3} x untraced", self.ratio(Side::Floor))
     }
 }
 
 const GETPPID_CALLS: u32 = 50_000;
 
 /// ns of CPU time per call, one number per batch.
-fn getppid() -> Vec<f64> {
+fn getppid() -> Vec<Batch> {
     let batch = || {
         let begin = machine::thread_cpu_ns();
         for _ in 0..GETPPID_CALLS {
             // SAFETY: takes nothing and touches nothing. Not libc's wrapper of the call, so that it is the bare call.
             unsafe { libc::syscall(libc::SYS_getppid) };
         }
-        (machine::thread_cpu_ns() - begin) as f64 / f64::from(GETPPID_CALLS)
+        let cpu = (machine::thread_cpu_ns() - begin) as f64 / f64::from(GETPPID_CALLS);
+        Batch { cost: cpu, cpu }
     };
     (0..80).map(|_| batch()).collect()
 }
@@ -174,9 +214,15 @@ pub fn syscall() -> Result<Vec<Figure>> {
 /// So many that a batch spans several of the agent's readings of its rings: what it does there is part of the price.
 const SPAWNS: u32 = 200;
 
-/// us of wall clock per process, one number per batch.
-fn spawn() -> Vec<f64> {
-    (0..8).map(|_| spawn_batch(SPAWNS)).collect()
+/// us per process: wall clock, and CPU time of this thread and its children.
+fn spawn() -> Vec<Batch> {
+    let batch = || {
+        let begin = machine::thread_cpu_ns() + machine::children_cpu_ns();
+        let cost = spawn_batch(SPAWNS);
+        let cpu = machine::thread_cpu_ns() + machine::children_cpu_ns() - begin;
+        Batch { cost, cpu: cpu as f64 / 1e3 / f64::from(SPAWNS) }
+    };
+    (0..8).map(|_| batch()).collect()
 }
 
 /// Starts `/bin/true` and waits for its end, `count` times; us each.
@@ -206,8 +252,8 @@ pub fn spawn_batch(count: u32) -> f64 {
 }
 
 pub fn fork_exec() -> Result<Vec<Figure>> {
-    let turns = Turns::take(8, Good::FirstQuartile, spawn)?;
+    let turns = Turns::take(15, Good::FirstQuartile, spawn)?;
     let what = format!("posix_spawn of /bin/true on one CPU, batches of {SPAWNS}");
     let figure = turns.figure("fork_exec", Side::Agent, "us", &what);
-    Ok(vec![figure.bound(1.05).note(turns.floor_note())])
+    Ok(vec![figure.bound(1.05).note(turns.cpu_note()).note(turns.floor_note())])
 }

@@ -70,6 +70,16 @@ pub fn thread_cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// CPU time of the children that have been waited for, ns.
+pub fn children_cpu_ns() -> u64 {
+    // SAFETY: all zeros is a usage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: a local that outlives the call.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    let ns = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    ns(usage.ru_utime) + ns(usage.ru_stime)
+}
+
 /// Starts an agent whose lines are stamped as soon as they come: the thread that reads them is part of the measuring
 /// and must not wait for a CPU as others do. The agent itself runs as it always does.
 pub fn start_agent() -> Agent {
@@ -133,24 +143,52 @@ pub fn processes() -> (usize, usize) {
     (states.len(), states.iter().filter(dead).count())
 }
 
+/// What the CPUs have done since they were started, in ticks.
+#[derive(Clone, Copy, Default)]
+pub struct Ticks {
+    all: f64,
+    idle: f64,
+}
+
+impl Ticks {
+    /// Of all CPUs.
+    pub fn of_all() -> Self {
+        Self::sum(|cpu| cpu == "cpu")
+    }
+
+    /// Of all but the one that [`on_one_cpu`] uses.
+    pub fn of_others() -> Self {
+        let ours = format!("cpu{}", cpus() - 1);
+        Self::sum(|cpu| cpu != "cpu" && cpu != ours)
+    }
+
+    fn sum(wanted: impl Fn(&str) -> bool) -> Self {
+        let mut sum = Self::default();
+        for line in text("/proc/stat").lines() {
+            let Some((cpu, rest)) = line.split_once(' ').filter(|(cpu, _)| cpu.starts_with("cpu")) else {
+                break;
+            };
+            if wanted(cpu) {
+                // user nice system idle iowait irq softirq steal; what follows is part of the first two.
+                let ticks: Vec<f64> = rest.split_whitespace().take(8).flat_map(str::parse).collect();
+                sum.all += ticks.iter().sum::<f64>();
+                sum.idle += ticks.iter().skip(3).take(2).sum::<f64>();
+            }
+        }
+        sum
+    }
+
+    /// The share of the time since then in which they were not idle.
+    pub fn busy_since(self, before: Self) -> f64 {
+        if self.all > before.all { 1.0 - (self.idle - before.idle) / (self.all - before.all) } else { 0.0 }
+    }
+}
+
 /// Which share of the CPUs others keep busy, looked at for half a second in which this program does nothing.
 pub fn busy() -> f64 {
-    // user nice system idle iowait irq softirq steal, in ticks since the start.
-    let ticks = || -> Option<(f64, f64)> {
-        let all: Vec<f64> = text("/proc/stat")
-            .lines()
-            .next()?
-            .split_whitespace()
-            .skip(1)
-            .take(8)
-            .flat_map(str::parse)
-            .collect();
-        Some((all.iter().sum(), all.get(3)? + all.get(4)?))
-    };
-    let before = ticks().unwrap_or_default();
+    let before = Ticks::of_all();
     std::thread::sleep(Duration::from_millis(500));
-    let after = ticks().unwrap_or_default();
-    1.0 - (after.1 - before.1) / (after.0 - before.0).max(1.0)
+    Ticks::of_all().busy_since(before)
 }
 
 fn text(path: &str) -> String {
