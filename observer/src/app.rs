@@ -25,6 +25,7 @@ use crate::{
     kernel::{Kernel, KernelError, LoadOptions},
     model::{Alert, EventRecord},
     pipeline::{Live, LiveError, LiveOptions, Output, Status, StopSignal},
+    scheduling,
     sinks::{Fanout, SinkError, Sinks, TailItem},
     telemetry::{Health, Metrics, http, log, metrics::Ring},
 };
@@ -83,7 +84,7 @@ async fn asked_to_end() -> std::io::Result<()> {
 /// `observer run`: until SIGTERM or SIGINT, or until nobody reads the alerts any more.
 pub fn run(config: &Config) -> Result<(), AppError> {
     let started = Instant::now();
-    come_first();
+    scheduling::prefer();
     let runtime = runtime()?;
     runtime.block_on(async {
         let metrics = Metrics::new();
@@ -137,41 +138,6 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     })
 }
 
-/// Whoever floods the machine with processes must not keep the agent from the CPU: a high priority, and a short slice,
-/// by which the scheduler (EEVDF, since 6.12) lets a thread that wakes run soon. Threads made later inherit both. Refused
-/// without CAP_SYS_NICE, and then the agent runs as others do.
-fn come_first() {
-    /// `struct sched_attr` of include/uapi/linux/sched/types.h in its first published size.
-    #[repr(C)]
-    struct SchedAttr {
-        size: u32,
-        policy: u32,
-        flags: u64,
-        nice: i32,
-        priority: u32,
-        runtime: u64,
-        deadline: u64,
-        period: u64,
-    }
-    const NICE: i32 = -20;
-    const SLICE_NS: u64 = 100_000;
-    let size = size_of::<SchedAttr>() as u32;
-    let attr = SchedAttr {
-        size,
-        policy: 0,
-        flags: 0,
-        nice: NICE,
-        priority: 0,
-        runtime: SLICE_NS,
-        deadline: 0,
-        period: 0,
-    };
-    // SAFETY: `attr` is as long as it says; 0 is this thread, and there are no flags.
-    if unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) } != 0 {
-        log::debug!("running at ordinary priority", error = std::io::Error::last_os_error());
-    }
-}
-
 /// The pipeline's thread of `run`.
 fn agent_pipeline(
     config: &Config,
@@ -199,6 +165,7 @@ fn agent_pipeline(
     output.health.beat();
     let took_ms = started.elapsed().as_millis();
     log::info!("armed", hooks, took_ms);
+    scheduling::at_once();
     Ok(live.run(stop, &mut output)?)
 }
 

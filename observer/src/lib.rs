@@ -12,5 +12,6 @@ pub mod kernel;
 pub mod model;
 pub mod pipeline;
 pub mod render;
+mod scheduling;
 pub mod sinks;
 pub mod telemetry;

@@ -13,6 +13,7 @@ use super::{Running, Sink, SinkError, Start, Subscription, TailItem, Want};
 use crate::{
     config::StdoutFormat,
     render::{self, Colours},
+    scheduling,
     telemetry::{log, metrics::SinkMetrics},
 };
 
@@ -43,6 +44,7 @@ fn start(start: &Start<'_>) -> Result<Running, SinkError> {
         .name(SINK.name.to_owned())
         .stack_size(STACK)
         .spawn(move || {
+            scheduling::at_once();
             if let End::ReaderGone = write_all(file, subscription, format, &metrics) {
                 log::info!("standard output was closed by its reader");
                 reader_gone.notify_one();
