@@ -114,19 +114,20 @@ impl Task {
         let live: u32 = unsafe { load(follow(self.0, offset!(task_signal)), offset!(signal_live)) };
         live == 0
     }
-    /// The innermost pid namespace's inode, and the task's number in it. The level is a variable index, which
-    /// the verifier does not take for a field: read by helper.
+    /// The innermost pid namespace's inode, and the task's number in it. The level is a variable index, which the
+    /// verifier does not take for a field: read by helper, through a number that it does not take for a pointer (6.1
+    /// refuses to add a variable to one).
     #[inline(always)]
     fn pid_namespace(self) -> (u32, u32) {
         // SAFETY: bpf_probe_read_kernel checks what it reads; a failure leaves zeros.
         unsafe {
-            let pid = follow(self.0, offset!(task_thread_pid));
-            let level: u32 = load(pid, offset!(pid_level));
-            let entry = pid.add(offset!(pid_numbers) + (level as usize & 0x3f) * offset!(upid_size));
-            let nr = bpf_probe_read_kernel(entry.add(offset!(upid_nr)) as *const u32).unwrap_or(0);
-            let ns = bpf_probe_read_kernel(entry.add(offset!(upid_ns)) as *const *const u8)
-                .unwrap_or(core::ptr::null());
-            (bpf_probe_read_kernel(ns.add(offset!(pid_inum)) as *const u32).unwrap_or(0), nr)
+            let number = |at: u64| bpf_probe_read_kernel(at as *const u64).unwrap_or(0);
+            let half = |at: u64| bpf_probe_read_kernel(at as *const u32).unwrap_or(0);
+            let pid = bpf_probe_read_kernel(self.0.add(offset!(task_thread_pid)) as *const u64).unwrap_or(0);
+            let level = half(pid.wrapping_add(offset!(pid_level) as u64)) as u64 & 0x3f;
+            let entry = pid.wrapping_add((offset!(pid_numbers) + level as usize * offset!(upid_size)) as u64);
+            let ns = number(entry.wrapping_add(offset!(upid_ns) as u64));
+            (half(ns.wrapping_add(offset!(pid_inum) as u64)), half(entry.wrapping_add(offset!(upid_nr) as u64)))
         }
     }
     /// Writes the namespace tuple and returns the pid in the innermost pid namespace.

@@ -10,6 +10,7 @@ mod run;
 mod setup;
 mod shell;
 mod test;
+mod vm;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Verb {
     Demo(demo::Args),
     /// Measure what observer costs, and how fast it is, against its bounds
     Bench(bench::Args),
+    /// Run the live tests on other kernels, in small virtual machines
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Docs(args) => docs::verb(&args),
         Verb::Demo(args) => demo::verb(&args),
         Verb::Bench(args) => bench::verb(&args),
+        Verb::Vm(args) => vm::verb(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

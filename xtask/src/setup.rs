@@ -29,6 +29,7 @@ pub enum Purpose {
     Test,
     Demo,
     Bench,
+    Vm,
     Ci,
 }
 
@@ -40,7 +41,7 @@ struct Tool {
     needed_for: fn(Purpose) -> bool,
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 14] = [
     Tool { package: "gcc", present: || find("cc").is_some(), needed_for: |_| true },
     Tool {
         package: "libc6-dev",
@@ -50,21 +51,31 @@ const TOOLS: [Tool; 12] = [
     Tool {
         package: "runc",
         present: || find("runc").is_some(),
-        needed_for: |it| matches!(it, Purpose::Test | Purpose::Demo | Purpose::Bench),
+        needed_for: |it| matches!(it, Purpose::Test | Purpose::Demo | Purpose::Bench | Purpose::Vm),
     },
     Tool {
         package: "busybox-static",
         present: || static_busybox().is_some(),
-        needed_for: |it| matches!(it, Purpose::Test | Purpose::Demo | Purpose::Bench),
+        needed_for: |it| matches!(it, Purpose::Test | Purpose::Demo | Purpose::Bench | Purpose::Vm),
     },
     Tool { package: "docker.io", present: || find("dockerd").is_some(), needed_for: tests },
     Tool { package: "containerd", present: || find("containerd").is_some(), needed_for: tests },
-    Tool { package: "bubblewrap", present: || find("bwrap").is_some(), needed_for: tests },
+    Tool {
+        package: "bubblewrap",
+        present: || find("bwrap").is_some(),
+        needed_for: |it| matches!(it, Purpose::Test | Purpose::Vm),
+    },
+    Tool {
+        package: "qemu-system-x86",
+        present: || find("qemu-system-x86_64").is_some(),
+        needed_for: |it| it == Purpose::Vm,
+    },
+    Tool { package: "cpio", present: || find("cpio").is_some(), needed_for: |it| it == Purpose::Vm },
     Tool { package: "systemd-container", present: || find("systemd-nspawn").is_some(), needed_for: tests },
     Tool {
         package: "stress-ng",
         present: || find("stress-ng").is_some(),
-        needed_for: |it| matches!(it, Purpose::Test | Purpose::Bench),
+        needed_for: |it| matches!(it, Purpose::Test | Purpose::Bench | Purpose::Vm),
     },
     // The independent count that the flood tests hold the agent's against.
     Tool { package: "bpftrace", present: || find("bpftrace").is_some(), needed_for: tests },

@@ -213,8 +213,11 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
         let payload = frame.payload::<Exec>();
         let got =
             bpf_probe_read_kernel_str(frame.at(sealed.end) as *mut _, MAX_FILENAME as u32, name as *const _);
-        // The length counts the NUL.
-        let name_len = if got > 1 && got <= MAX_FILENAME as i64 { got as usize - 1 } else { 0 };
+        // The length counts the NUL. Through memory, so that the mask stays in the code: 6.1's verifier does not
+        // follow how the compiler folds the comparisons, and takes the length for negative.
+        let counted = if got > 1 && got <= MAX_FILENAME as i64 { got as u32 - 1 } else { 0 };
+        (&raw mut (*payload).filename_len).write_volatile(counted);
+        let name_len = (&raw const (*payload).filename_len).read_volatile() as usize & (MAX_FILENAME - 1);
         let total = end.wrapping_sub(start);
         let mut args_len = if total > MAX_ARGS as u64 { MAX_ARGS } else { total as usize };
         let at = sealed.end + name_len;
@@ -222,7 +225,6 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
             args_len = 0;
         }
         (*payload).old_tid = old_tid;
-        (*payload).filename_len = name_len as u32;
         (*payload).args_len = args_len as u32;
         (*payload).args_total = total as u32;
         if args_len < total as usize {

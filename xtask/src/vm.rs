@@ -1,0 +1,166 @@
+//! `cargo xtask vm`: the live tests on other kernels, in small virtual machines.
+
+mod boot;
+mod image;
+mod kernels;
+
+use crate::{
+    build,
+    setup::{self, Purpose},
+    shell,
+};
+use anyhow::{Context, Result, anyhow, bail};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use kernels::{KERNELS, Kernel};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The kernel's series; may be given several times
+    #[arg(long = "kernel", value_name = "SERIES", value_parser = kernels::by_series, default_value = "6.1")]
+    kernels: Vec<Kernel>,
+    /// All kernels, each in every way it can be set up
+    #[arg(long)]
+    all: bool,
+    /// How the machine is laid out
+    #[arg(long, value_enum, default_value_t = Layout::V2)]
+    layout: Layout,
+    /// Only what `observer check` says, no tests
+    #[arg(long)]
+    check: bool,
+    /// What to pass to the test program: parts of tests' names
+    #[arg(last = true)]
+    filter: Vec<String>,
+}
+
+/// What a machine is like, besides its kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layout {
+    /// cgroup v2 alone, processes in its root
+    V2,
+    /// The same with v1 refused (`cgroup_no_v1=all`) and systemd's slices, scopes and services
+    Slices,
+    /// v2, and a kernel that refuses to let its memory be read (`lockdown=confidentiality`)
+    Lockdown,
+}
+
+impl Layout {
+    fn name(self) -> &'static str {
+        match self {
+            Layout::V2 => "v2",
+            Layout::Slices => "slices",
+            Layout::Lockdown => "lockdown",
+        }
+    }
+
+    fn append(self) -> &'static str {
+        match self {
+            Layout::V2 => "",
+            Layout::Slices => "cgroup_no_v1=all",
+            Layout::Lockdown => "lockdown=confidentiality",
+        }
+    }
+}
+
+/// Longer than any run has taken here, by far.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+pub fn verb(args: &Args) -> Result<()> {
+    setup::ensure(Purpose::Vm)?;
+    let image = image()?;
+    let mut failed = Vec::new();
+    let kernels = if args.all { &KERNELS[..] } else { &args.kernels[..] };
+    for kernel in kernels {
+        let name = format!("Linux {} ({})", kernel.series, args.layout.name());
+        if let Err(error) = run(*kernel, args.layout, &image, args) {
+            eprintln!("{name}: {error:#}");
+            failed.push(name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn run(kernel: Kernel, layout: Layout, image: &Path, args: &Args) -> Result<()> {
+    let tests = if args.check { "none".to_owned() } else { args.filter.join(" ") };
+    let logs = shell::target_dir().join("vm/logs").join(format!("{}-{}", kernel.series, layout.name()));
+    let kernel_image = kernel.image()?;
+    eprintln!("==> Linux {} ({}), emulated", kernel.series, layout.name());
+    let machine = boot::Machine {
+        kernel: &kernel_image,
+        image,
+        append: format!(
+            "{} observer.layout={} observer.tests={}",
+            layout.append(),
+            layout.name(),
+            base64(tests.as_bytes())
+        ),
+        logs: &logs,
+        limit: LIMIT,
+    };
+    let outcome = machine.run()?;
+    eprintln!(
+        "==> Linux {} ({}): {:.0} s; logs in {}",
+        kernel.series,
+        layout.name(),
+        outcome.took.as_secs_f64(),
+        logs.display()
+    );
+    if args.check {
+        print!("{}", std::fs::read_to_string(&outcome.check)?.replace('\r', ""));
+    }
+    match outcome.code {
+        Some(0) => Ok(()),
+        Some(code) => bail!("the tests ended with {code}"),
+        None => bail!("the machine ended before its tests; its console: {}", outcome.console.display()),
+    }
+}
+
+/// Builds what runs in the machines.
+fn image() -> Result<PathBuf> {
+    build::release()?;
+    let tests = build_tests()?;
+    let attacks = shell::target_dir().join("debug/observer-attacks");
+    let to = shell::target_dir().join("vm/image.cpio");
+    std::fs::create_dir_all(shell::target_dir().join("vm"))?;
+    image::write(&image::Contents { observer: &shell::observer(), tests: &tests, attacks: &attacks }, &to)
+        .context("the machine's image")?;
+    Ok(to)
+}
+
+/// Builds the live tests without running them; returns the program.
+fn build_tests() -> Result<PathBuf> {
+    eprintln!("==> building the live tests");
+    let output = shell::cargo()
+        .args(["test", "-p", "observer-live", "--test", "live", "--no-run", "--message-format=json"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        bail!("the live tests do not build");
+    }
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+    let built = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    built
+        .filter(|message| message["target"]["name"] == "live" && message["profile"]["test"] == true)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .ok_or_else(|| anyhow!("cargo does not say where it put the live tests"))
+}
+
+/// So that any filter is one word of a kernel's command line.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = |chunk: &[u8]| {
+        let word = (0..3).fold(0u32, |word, i| word << 8 | u32::from(chunk.get(i).copied().unwrap_or(0)));
+        let digit = |i: usize| {
+            if i <= chunk.len() { char::from(DIGITS[(word >> (18 - 6 * i)) as usize & 63]) } else { '=' }
+        };
+        [0, 1, 2, 3].map(digit)
+    };
+    bytes.chunks(3).flat_map(digits).collect()
+}

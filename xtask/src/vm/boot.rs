@@ -1,0 +1,107 @@
+//! One run of one machine under QEMU's emulation.
+
+use anyhow::{Context, Result, anyhow, bail};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// What to boot, and how.
+pub struct Machine<'a> {
+    pub kernel: &'a Path,
+    pub image: &'a Path,
+    /// Words for the kernel's command line.
+    pub append: String,
+    /// Where its words go.
+    pub logs: &'a Path,
+    pub limit: Duration,
+}
+
+/// How it went.
+pub struct Outcome {
+    /// What the tests wrote.
+    pub lines: Vec<String>,
+    /// The exit code of the test program; none if the machine ended before.
+    pub code: Option<i32>,
+    pub took: Duration,
+    pub console: PathBuf,
+    pub check: PathBuf,
+    pub check_json: PathBuf,
+}
+
+impl Machine<'_> {
+    /// Boots it, shows what the tests say as they say it, and waits for its end.
+    pub fn run(&self) -> Result<Outcome> {
+        fs::create_dir_all(self.logs)?;
+        let log = |name: &str| self.logs.join(name);
+        let (console, check, check_json) = (log("console.log"), log("check.txt"), log("check.json"));
+        let started = Instant::now();
+        let mut qemu = Command::new("qemu-system-x86_64");
+        // Emulation, because hardware virtualisation is not to be had everywhere, and where nested may hang.
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2048", "-smp", "2"])
+            .args(["-nographic", "-nodefaults", "-no-reboot", "-monitor", "none"])
+            .arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .args(["-chardev", "stdio,id=tests,signal=off", "-serial", "chardev:tests"]);
+        for file in [&check, &check_json] {
+            qemu.arg("-serial").arg(format!("file:{}", file.display()));
+        }
+        qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.image);
+        qemu.arg("-append").arg(format!("console=ttyS0 panic=-1 quiet rdinit=/init {}", self.append));
+        let mut guest = Guest(
+            qemu.stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("cannot start qemu-system-x86_64")?,
+        );
+        let output = guest.0.stdout.take().ok_or_else(|| anyhow!("QEMU has no output"))?;
+        let (say, said) = mpsc::channel();
+        thread::spawn(move || {
+            let mut reader = BufReader::new(output);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                if say.send(text).is_err() {
+                    break;
+                }
+                line.clear();
+            }
+        });
+        let mut lines = Vec::new();
+        loop {
+            let left = self.limit.saturating_sub(started.elapsed());
+            match said.recv_timeout(left) {
+                Ok(line) => {
+                    println!("{line}");
+                    lines.push(line);
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    bail!(
+                        "the machine was still running after {:?}; its console: {}",
+                        self.limit,
+                        console.display()
+                    )
+                }
+            }
+        }
+        guest.0.wait()?;
+        let code = lines.last().and_then(|line| line.strip_prefix("exit ")?.parse().ok());
+        Ok(Outcome { lines, code, took: started.elapsed(), console, check, check_json })
+    }
+}
+
+/// Ends with us.
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
