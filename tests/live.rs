@@ -14,6 +14,8 @@ mod cgroups;
 mod entered;
 #[path = "live/escape.rs"]
 mod escape;
+#[path = "live/features.rs"]
+mod features;
 #[path = "live/flood.rs"]
 mod flood;
 #[path = "live/hostile.rs"]

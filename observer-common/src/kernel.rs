@@ -5,86 +5,155 @@ use crate::{Inodes, assert_size};
 /// Declares [`Offsets`] together with the list of what each field is read from, so that neither can be
 /// forgotten: the agent resolves `path` in the running kernel's BTF and stores the sum of the offsets.
 macro_rules! offsets {
-    ($($(#[$doc:meta])* $field:ident = $($path:literal)+;)+) => {
+    ($($ability:ident { $($(#[$doc:meta])* $field:ident = $($path:literal)+;)+ })+) => {
         /// Byte offsets (and a few numbers) of the running kernel, set as a read-only global before load: the
         /// verifier then sees constants, and `pointer + offset` is a direct, checked load.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, Default)]
-        pub struct Offsets { $($(#[$doc])* pub $field: u64,)+ }
+        pub struct Offsets { $($($(#[$doc])* pub $field: u64,)+)+ }
 
-        /// For each field of [`Offsets`], in order: its name, and the members whose offsets are added up
-        /// (`struct.member`), the size of a type (`sizeof struct`) or an enumerator (`enum name.enumerator`).
-        pub const OFFSET_SOURCES: &[(&str, &[&str])] = &[$((stringify!($field), &[$($path),+]),)+];
+        /// For each field of [`Offsets`], in order.
+        pub const OFFSET_SOURCES: &[OffsetSource] = &[$($(OffsetSource {
+            field: stringify!($field),
+            ability: ability::$ability,
+            paths: &[$($path),+],
+        },)+)+];
     };
 }
 
+/// Where one field of [`Offsets`] comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct OffsetSource {
+    pub field: &'static str,
+    /// The [`ability`] that a kernel without it lacks.
+    pub ability: u64,
+    /// The members whose offsets are added up (`struct.member`), the size of a type (`sizeof struct`) or an enumerator
+    /// (`enum name.enumerator`).
+    pub paths: &'static [&'static str],
+}
+
+/// What the kernel programs can make use of here: the bits of their read-only global `ABILITIES`. The verifier takes
+/// it for a constant and removes what stands behind a bit that is not set, so that a program that uses something
+/// a kernel lacks still loads there, and does without.
+pub mod ability {
+    /// The fields without which there is nothing to see. No bit to test: the agent does not start without.
+    pub const CORE: u64 = 1 << 0;
+    /// Loads go straight through pointers that the verifier knows the types of, `bpf_get_current_task_btf` (5.11)
+    /// among them; else by helper.
+    pub const TYPED_LOADS: u64 = 1 << 1;
+    /// `bpf_probe_read_kernel`, which lockdown=confidentiality refuses.
+    pub const READ_KERNEL: u64 = 1 << 2;
+    /// `bpf_task_pt_regs` (5.15).
+    pub const TASK_REGS: u64 = 1 << 3;
+    /// Where a task's saved registers lie on its stack, for kernels without that helper.
+    pub const STACK_REGS: u64 = 1 << 4;
+    /// Arguments in saved registers.
+    pub const CALL_ARGUMENTS: u64 = 1 << 5;
+    /// A task's own pid namespace (`pid_for_children` is always there), and its number in it.
+    pub const PID_NAMESPACE: u64 = 1 << 6;
+    pub const TIME_NAMESPACE: u64 = 1 << 7;
+    pub const CGROUP_NAMESPACE: u64 = 1 << 8;
+    /// The cgroups of the pids and the memory controller.
+    pub const CGROUP_V1: u64 = 1 << 9;
+    /// Whether a task's root is the host's.
+    pub const ROOT: u64 = 1 << 10;
+    /// Mount namespace, device and inode of a task's root.
+    pub const ROOT_MOUNT: u64 = 1 << 11;
+    /// A program's file name and arguments.
+    pub const PROGRAM: u64 = 1 << 12;
+}
+
 offsets! {
-    task_tgid = "task_struct.tgid";
-    task_pid = "task_struct.pid";
-    task_flags = "task_struct.flags";
-    task_exit_code = "task_struct.exit_code";
-    task_real_parent = "task_struct.real_parent";
-    task_group_leader = "task_struct.group_leader";
-    task_start = "task_struct.start_boottime";
-    task_cred = "task_struct.cred";
-    task_nsproxy = "task_struct.nsproxy";
-    task_thread_pid = "task_struct.thread_pid";
-    task_cgroups = "task_struct.cgroups";
-    task_fs = "task_struct.fs";
-    task_signal = "task_struct.signal";
-    task_mm = "task_struct.mm";
-    task_comm = "task_struct.comm";
-    signal_live = "signal_struct.live";
-    cred_uid = "cred.uid";
-    cred_gid = "cred.gid";
-    cred_user_ns = "cred.user_ns";
-    nsproxy_uts = "nsproxy.uts_ns";
-    nsproxy_ipc = "nsproxy.ipc_ns";
-    nsproxy_mnt = "nsproxy.mnt_ns";
-    nsproxy_pid_for_children = "nsproxy.pid_ns_for_children";
-    nsproxy_net = "nsproxy.net_ns";
-    nsproxy_time = "nsproxy.time_ns";
-    nsproxy_time_for_children = "nsproxy.time_ns_for_children";
-    nsproxy_cgroup = "nsproxy.cgroup_ns";
-    uts_inum = "uts_namespace.ns" "ns_common.inum";
-    ipc_inum = "ipc_namespace.ns" "ns_common.inum";
-    mnt_inum = "mnt_namespace.ns" "ns_common.inum";
-    pid_inum = "pid_namespace.ns" "ns_common.inum";
-    net_inum = "net.ns" "ns_common.inum";
-    time_inum = "time_namespace.ns" "ns_common.inum";
-    user_inum = "user_namespace.ns" "ns_common.inum";
-    cgroup_inum = "cgroup_namespace.ns" "ns_common.inum";
-    pid_level = "pid.level";
-    pid_numbers = "pid.numbers";
-    upid_nr = "upid.nr";
-    upid_ns = "upid.ns";
-    upid_size = "sizeof upid";
-    css_set_dfl = "css_set.dfl_cgrp";
-    css_set_subsys = "css_set.subsys";
-    pids_subsys = "enum cgroup_subsys_id.pids_cgrp_id";
-    memory_subsys = "enum cgroup_subsys_id.memory_cgrp_id";
-    css_cgroup = "cgroup_subsys_state.cgroup";
-    cgroup_parent_css = "cgroup.self" "cgroup_subsys_state.parent";
-    cgroup_kn = "cgroup.kn";
-    cgroup_root = "cgroup.root";
-    cgroup_level = "cgroup.level";
-    root_hierarchy = "cgroup_root.hierarchy_id";
-    kn_id = "kernfs_node.id";
-    fs_root_mnt = "fs_struct.root" "path.mnt";
-    fs_root_dentry = "fs_struct.root" "path.dentry";
-    vfsmount_root = "vfsmount.mnt_root";
-    vfsmount_sb = "vfsmount.mnt_sb";
-    /// Where in `struct mount` its `vfsmount` is: the way back from one to the other.
-    mount_vfsmount = "mount.mnt";
-    mount_ns = "mount.mnt_ns";
-    sb_dev = "super_block.s_dev";
-    dentry_inode = "dentry.d_inode";
-    inode_ino = "inode.i_ino";
-    mm_arg_start = "mm_struct.arg_start";
-    mm_arg_end = "mm_struct.arg_end";
-    bprm_filename = "linux_binprm.filename";
-    regs_di = "pt_regs.di";
-    regs_si = "pt_regs.si";
+    CORE {
+        task_tgid = "task_struct.tgid";
+        task_pid = "task_struct.pid";
+        task_flags = "task_struct.flags";
+        task_exit_code = "task_struct.exit_code";
+        task_real_parent = "task_struct.real_parent";
+        task_group_leader = "task_struct.group_leader";
+        task_start = "task_struct.start_boottime";
+        task_cred = "task_struct.cred";
+        task_nsproxy = "task_struct.nsproxy";
+        task_cgroups = "task_struct.cgroups";
+        task_signal = "task_struct.signal";
+        task_comm = "task_struct.comm";
+        signal_live = "signal_struct.live";
+        cred_uid = "cred.uid";
+        cred_gid = "cred.gid";
+        cred_user_ns = "cred.user_ns";
+        nsproxy_uts = "nsproxy.uts_ns";
+        nsproxy_ipc = "nsproxy.ipc_ns";
+        nsproxy_mnt = "nsproxy.mnt_ns";
+        nsproxy_pid_for_children = "nsproxy.pid_ns_for_children";
+        nsproxy_net = "nsproxy.net_ns";
+        uts_inum = "uts_namespace.ns" "ns_common.inum";
+        ipc_inum = "ipc_namespace.ns" "ns_common.inum";
+        mnt_inum = "mnt_namespace.ns" "ns_common.inum";
+        pid_inum = "pid_namespace.ns" "ns_common.inum";
+        net_inum = "net.ns" "ns_common.inum";
+        user_inum = "user_namespace.ns" "ns_common.inum";
+        css_set_dfl = "css_set.dfl_cgrp";
+        css_cgroup = "cgroup_subsys_state.cgroup";
+        cgroup_parent_css = "cgroup.self" "cgroup_subsys_state.parent";
+        cgroup_kn = "cgroup.kn";
+        cgroup_root = "cgroup.root";
+        cgroup_level = "cgroup.level";
+        root_hierarchy = "cgroup_root.hierarchy_id";
+        kn_id = "kernfs_node.id";
+    }
+    PID_NAMESPACE {
+        task_thread_pid = "task_struct.thread_pid";
+        pid_level = "pid.level";
+        pid_numbers = "pid.numbers";
+        upid_nr = "upid.nr";
+        upid_ns = "upid.ns";
+        upid_size = "sizeof upid";
+    }
+    TIME_NAMESPACE {
+        nsproxy_time = "nsproxy.time_ns";
+        nsproxy_time_for_children = "nsproxy.time_ns_for_children";
+        time_inum = "time_namespace.ns" "ns_common.inum";
+    }
+    CGROUP_NAMESPACE {
+        nsproxy_cgroup = "nsproxy.cgroup_ns";
+        cgroup_inum = "cgroup_namespace.ns" "ns_common.inum";
+    }
+    CGROUP_V1 {
+        css_set_subsys = "css_set.subsys";
+        pids_subsys = "enum cgroup_subsys_id.pids_cgrp_id";
+        memory_subsys = "enum cgroup_subsys_id.memory_cgrp_id";
+    }
+    ROOT {
+        task_fs = "task_struct.fs";
+        fs_root_mnt = "fs_struct.root" "path.mnt";
+        vfsmount_root = "vfsmount.mnt_root";
+    }
+    ROOT_MOUNT {
+        fs_root_dentry = "fs_struct.root" "path.dentry";
+        vfsmount_sb = "vfsmount.mnt_sb";
+        /// Where in `struct mount` its `vfsmount` is: the way back from one to the other.
+        mount_vfsmount = "mount.mnt";
+        mount_ns = "mount.mnt_ns";
+        sb_dev = "super_block.s_dev";
+        dentry_inode = "dentry.d_inode";
+        inode_ino = "inode.i_ino";
+    }
+    PROGRAM {
+        task_mm = "task_struct.mm";
+        mm_arg_start = "mm_struct.arg_start";
+        mm_arg_end = "mm_struct.arg_end";
+        bprm_filename = "linux_binprm.filename";
+    }
+    CALL_ARGUMENTS {
+        regs_di = "pt_regs.di";
+        regs_si = "pt_regs.si";
+        regs_bx = "pt_regs.bx";
+        regs_cx = "pt_regs.cx";
+    }
+    STACK_REGS {
+        task_stack = "task_struct.stack";
+        regs_size = "sizeof pt_regs";
+    }
 }
 
 /// Names one cgroup for its lifetime: ids are unique per hierarchy only.

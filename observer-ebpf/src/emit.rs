@@ -7,17 +7,17 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, generated},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, generated::bpf_ringbuf_output},
     macros::map,
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
 use observer_common::{
     ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, Kind, LOSSES,
-    Loss, MAX_ANCESTORS, NAMESPACES, SLOT_MASK, flags, mark, tuple_hash,
+    Loss, MAX_ANCESTORS, NAMESPACES, SLOT_MASK, ability, flags, mark, tuple_hash,
 };
 
 use crate::{
-    offsets::offset,
+    offsets::{able, offset, peek},
     slots::Cgroup,
     task::{self, Task},
 };
@@ -127,8 +127,13 @@ impl Frame {
     pub fn fill(&self, task: Task) -> u64 {
         let header = self.header();
         let (uid, gid) = task.ids();
-        let (v2, pids, memory) = (Cgroup::v2(task), Cgroup::pids(task), Cgroup::memory(task));
-        let (pids_hierarchy, memory_hierarchy) = (pids.hierarchy(), memory.hierarchy());
+        let v2 = Cgroup::v2(task);
+        let (mut pids_hierarchy, mut memory_hierarchy, mut pids_id, mut memory_id) = (0, 0, 0, 0);
+        if able(ability::CGROUP_V1) {
+            let (pids, memory) = (Cgroup::pids(task), Cgroup::memory(task));
+            (pids_hierarchy, memory_hierarchy) = (pids.hierarchy(), memory.hierarchy());
+            (pids_id, memory_id) = (pids.id(), memory.id());
+        }
         // SAFETY: `header` is a whole header inside this CPU's scratch.
         unsafe {
             (*header).version = ABI_VERSION;
@@ -143,8 +148,8 @@ impl Frame {
             (*header).slot = 0;
             (*header).cgroup_v2 = v2.id();
             // All ones for a v1 hierarchy, none for v2, where the id would only repeat the one above.
-            (*header).cgroup_pids = pids.id() & v1_mask(pids_hierarchy);
-            (*header).cgroup_memory = memory.id() & v1_mask(memory_hierarchy);
+            (*header).cgroup_pids = pids_id & v1_mask(pids_hierarchy);
+            (*header).cgroup_memory = memory_id & v1_mask(memory_hierarchy);
             (*self.0).pids_hierarchy = pids_hierarchy;
             (*self.0).memory_hierarchy = memory_hierarchy;
             task.comm(&raw mut (*header).comm);
@@ -153,7 +158,7 @@ impl Frame {
             // branch: `same` is 1 or 0.
             (&raw mut (*self.0).task_root).write_volatile(task.root_dentry() as u64);
             let differs = (&raw const (*self.0).task_root).read_volatile() ^ (*self.0).host_root;
-            let same = (differs.wrapping_sub(1) & !differs) >> 63;
+            let same = if able(ability::ROOT) { (differs.wrapping_sub(1) & !differs) >> 63 } else { 0 };
             (*self.0).root_flag = same as u32 * flags::HOST_ROOT;
             tuple_hash(&(*header).inodes, same)
         }
@@ -221,13 +226,13 @@ impl Frame {
             for i in 0..MAX_ANCESTORS {
                 // SAFETY: constant places inside the scratch; the helper checks what it reads.
                 unsafe {
-                    up = read(up, offset!(task_real_parent));
-                    let leader: *const u8 = read(up, offset!(task_group_leader));
+                    up = peek(up, offset!(task_real_parent));
+                    let leader: *const u8 = peek(up, offset!(task_group_leader));
                     let entry = self.at(fixed + i * size_of::<Ancestor>()) as *mut Ancestor;
-                    (*entry).tgid = read(up, offset!(task_tgid));
+                    (*entry).tgid = peek(up, offset!(task_tgid));
                     (*entry).reserved = 0;
-                    (*entry).start_ns = read(leader, offset!(task_start));
-                    (*entry).comm = read(leader, offset!(task_comm));
+                    (*entry).start_ns = peek(leader, offset!(task_start));
+                    (*entry).comm = peek(leader, offset!(task_comm));
                 }
             }
             end += MAX_ANCESTORS * size_of::<Ancestor>();
@@ -344,22 +349,6 @@ fn v1_mask(hierarchy: u32) -> u64 {
     (((hierarchy as i64).wrapping_neg()) >> 63) as u64
 }
 
-/// A field by helper; zeros where it cannot be read.
-#[inline(always)]
-unsafe fn read<T>(from: *const u8, at: usize) -> T {
-    let mut value = core::mem::MaybeUninit::<T>::zeroed();
-    // SAFETY: the destination is as long as said; the helper checks the source and zeroes on failure. Any bit
-    // pattern is a value of the integers and arrays read here.
-    unsafe {
-        generated::bpf_probe_read_kernel(
-            value.as_mut_ptr() as *mut _,
-            size_of::<T>() as u32,
-            from.wrapping_add(at) as *const _,
-        );
-        value.assume_init()
-    }
-}
-
 /// See [`Frame::seal`].
 #[derive(Clone, Copy)]
 pub struct Sealed {
@@ -374,8 +363,5 @@ pub struct Sealed {
 #[inline(always)]
 unsafe fn output(ring: &'static RingBuf, from: *const u8, size: usize, wake: u64) -> bool {
     // SAFETY: by the caller's word; `RingBuf` is a transparent map definition.
-    unsafe {
-        generated::bpf_ringbuf_output(ring as *const RingBuf as *mut _, from as *mut _, size as u64, wake)
-            == 0
-    }
+    unsafe { bpf_ringbuf_output(ring as *const RingBuf as *mut _, from as *mut _, size as u64, wake) == 0 }
 }

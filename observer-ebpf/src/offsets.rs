@@ -1,8 +1,23 @@
-//! Offsets of the running kernel, and loads through them.
+//! Offsets of the running kernel, what it can do, and loads.
 
-use core::ptr::read_volatile;
+use core::{
+    mem::MaybeUninit,
+    ptr::{null, read_volatile},
+};
 
-use observer_common::Offsets;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
+use observer_common::{Offsets, ability};
+
+/// Set by the agent before load: see [`ability`].
+#[unsafe(no_mangle)]
+static ABILITIES: u64 = 0;
+
+/// Whether all of these abilities are there. A constant to the verifier, which drops the branch not taken.
+#[inline(always)]
+pub fn able(abilities: u64) -> bool {
+    // SAFETY: the static's own address. Volatile, or the compiler would put the zero above there.
+    unsafe { read_volatile(&raw const ABILITIES) & abilities == abilities }
+}
 
 /// Set by the agent from the running kernel's BTF before load. The map behind it is frozen and read-only, so the
 /// verifier folds each read into a constant and takes `pointer + offset` for the field that it is.
@@ -27,15 +42,21 @@ pub fn number(place: usize) -> usize {
     unsafe { read_volatile((&raw const OFFSETS as *const u8).add(place) as *const u64) as usize }
 }
 
-/// Loads a field. A kernel pointer that has gone bad reads as zero: the verifier turns the load into one with
-/// an exception table entry.
+/// Loads a field: directly where the verifier knows the pointer's type (a pointer that has gone bad reads as zero: it
+/// turns the load into one with an exception table entry), else by helper.
 ///
 /// # Safety
-/// `from` is a kernel pointer whose type the verifier knows, and `at` the offset of a member as wide as `T`.
+/// `from` is a kernel pointer whose type the verifier knows, and `at` the offset of a member as wide as `T`, an integer
+/// or a pointer.
 #[inline(always)]
 pub unsafe fn load<T: Copy>(from: *const u8, at: usize) -> T {
-    // SAFETY: the verifier refuses the program unless this is a member of that type.
-    unsafe { (from.add(at) as *const T).read_volatile() }
+    if able(ability::TYPED_LOADS) {
+        // SAFETY: the verifier refuses the program unless this is a member of that type.
+        unsafe { (from.wrapping_add(at) as *const T).read_volatile() }
+    } else {
+        // SAFETY: any bit pattern is a value of what is loaded.
+        unsafe { read(from, at) }
+    }
 }
 
 /// Loads a pointer field.
@@ -46,4 +67,49 @@ pub unsafe fn load<T: Copy>(from: *const u8, at: usize) -> T {
 pub unsafe fn follow(from: *const u8, at: usize) -> *const u8 {
     // SAFETY: as for `load`.
     unsafe { load(from, at) }
+}
+
+/// A field by helper, whatever the pointer is; zeros where it cannot be read, and where the helper is refused.
+///
+/// # Safety
+/// Any bit pattern, and zeros, are values of `T`.
+#[inline(always)]
+pub unsafe fn read<T: Copy>(from: *const u8, at: usize) -> T {
+    let mut value = MaybeUninit::<T>::zeroed();
+    if able(ability::READ_KERNEL) {
+        // SAFETY: the destination is as long as said; the helper checks the source and zeroes on failure.
+        unsafe {
+            let source = from.wrapping_add(at) as *const _;
+            bpf_probe_read_kernel(value.as_mut_ptr() as *mut _, size_of::<T>() as u32, source);
+        }
+    }
+    // SAFETY: zeroed, and then perhaps written, by the caller's word a value either way.
+    unsafe { value.assume_init() }
+}
+
+/// A field by helper where that is allowed, else directly: for places behind branches, where a direct load costs the
+/// verifier most.
+///
+/// # Safety
+/// As for [`load`].
+#[inline(always)]
+pub unsafe fn peek<T: Copy>(from: *const u8, at: usize) -> T {
+    // SAFETY: the caller's word.
+    unsafe { if able(ability::READ_KERNEL) { read(from, at) } else { load(from, at) } }
+}
+
+/// A pointer that is not there.
+pub const NOWHERE: *const u8 = null();
+
+/// Copies a NUL-terminated text of the kernel's; returns its length with the NUL, less than 1 if there is none.
+///
+/// # Safety
+/// `into` is `size` writable bytes of map memory.
+#[inline(always)]
+pub unsafe fn read_text(into: *mut u8, size: usize, from: *const u8) -> i64 {
+    if !able(ability::READ_KERNEL) {
+        return 0;
+    }
+    // SAFETY: the helper checks what it reads, and writes no more than the given size.
+    unsafe { bpf_probe_read_kernel_str(into as *mut _, size as u32, from as *const _) }
 }

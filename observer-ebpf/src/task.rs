@@ -1,15 +1,15 @@
 //! What a task is: its ids, its namespaces, its root, and the marks kept for it.
 
 use aya_ebpf::{
-    helpers::{bpf_probe_read_kernel, generated},
+    helpers::{bpf_get_current_task, generated},
     macros::map,
     maps::Array,
 };
-use observer_common::{Host, Inodes, NAMESPACES, Root, SLOT_MASK};
+use observer_common::{Host, Inodes, NAMESPACES, Root, SLOT_MASK, ability};
 
 use crate::{
     emit::Frame,
-    offsets::{follow, load, offset},
+    offsets::{NOWHERE, able, follow, load, offset, read},
     slots,
 };
 
@@ -49,8 +49,14 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 impl Task {
     #[inline(always)]
     pub fn current() -> Self {
-        // SAFETY: the helper has no preconditions.
-        Task(unsafe { generated::bpf_get_current_task_btf() } as *const u8)
+        // SAFETY: the helpers have no preconditions.
+        unsafe {
+            if able(ability::TYPED_LOADS) {
+                Task(generated::bpf_get_current_task_btf() as *const u8)
+            } else {
+                Task(bpf_get_current_task() as *const u8)
+            }
+        }
     }
     #[inline(always)]
     pub fn tgid(self) -> u32 {
@@ -119,18 +125,21 @@ impl Task {
     /// refuses to add a variable to one).
     #[inline(always)]
     fn pid_namespace(self) -> (u32, u32) {
-        // SAFETY: bpf_probe_read_kernel checks what it reads; a failure leaves zeros.
+        if !able(ability::PID_NAMESPACE) {
+            return (0, 0);
+        }
+        // SAFETY: integers, and pointers as integers.
         unsafe {
-            let number = |at: u64| bpf_probe_read_kernel(at as *const u64).unwrap_or(0);
-            let half = |at: u64| bpf_probe_read_kernel(at as *const u32).unwrap_or(0);
-            let pid = bpf_probe_read_kernel(self.0.add(offset!(task_thread_pid)) as *const u64).unwrap_or(0);
-            let level = half(pid.wrapping_add(offset!(pid_level) as u64)) as u64 & 0x3f;
-            let entry = pid.wrapping_add((offset!(pid_numbers) + level as usize * offset!(upid_size)) as u64);
-            let ns = number(entry.wrapping_add(offset!(upid_ns) as u64));
-            (half(ns.wrapping_add(offset!(pid_inum) as u64)), half(entry.wrapping_add(offset!(upid_nr) as u64)))
+            let pid: u64 = read(self.0, offset!(task_thread_pid));
+            let level: u32 = read(pid as *const u8, offset!(pid_level));
+            let entry = offset!(pid_numbers) + (level as usize & 0x3f) * offset!(upid_size);
+            let entry = pid.wrapping_add(entry as u64) as *const u8;
+            let ns: u64 = read(entry, offset!(upid_ns));
+            (read(ns as *const u8, offset!(pid_inum)), read(entry, offset!(upid_nr)))
         }
     }
-    /// Writes the namespace tuple and returns the pid in the innermost pid namespace.
+    /// Writes the namespace tuple, 0 for what this kernel does not show, and returns the pid in the innermost pid
+    /// namespace.
     #[inline(always)]
     pub fn namespaces(self, into: *mut Inodes) -> u32 {
         let (pid_inum, nr) = self.pid_namespace();
@@ -138,15 +147,28 @@ impl Task {
         unsafe {
             let proxy = follow(self.0, offset!(task_nsproxy));
             let user = follow(follow(self.0, offset!(task_cred)), offset!(cred_user_ns));
+            let cgroup = if able(ability::CGROUP_NAMESPACE) {
+                load(follow(proxy, offset!(nsproxy_cgroup)), offset!(cgroup_inum))
+            } else {
+                0
+            };
+            let (time, time_for_children) = if able(ability::TIME_NAMESPACE) {
+                (
+                    load(follow(proxy, offset!(nsproxy_time)), offset!(time_inum)),
+                    load(follow(proxy, offset!(nsproxy_time_for_children)), offset!(time_inum)),
+                )
+            } else {
+                (0, 0)
+            };
             let tuple: Inodes = [
-                load(follow(proxy, offset!(nsproxy_cgroup)), offset!(cgroup_inum)),
+                cgroup,
                 load(follow(proxy, offset!(nsproxy_ipc)), offset!(ipc_inum)),
                 load(follow(proxy, offset!(nsproxy_mnt)), offset!(mnt_inum)),
                 load(follow(proxy, offset!(nsproxy_net)), offset!(net_inum)),
                 pid_inum,
                 load(follow(proxy, offset!(nsproxy_pid_for_children)), offset!(pid_inum)),
-                load(follow(proxy, offset!(nsproxy_time)), offset!(time_inum)),
-                load(follow(proxy, offset!(nsproxy_time_for_children)), offset!(time_inum)),
+                time,
+                time_for_children,
                 load(user, offset!(user_inum)),
                 load(follow(proxy, offset!(nsproxy_uts)), offset!(uts_inum)),
             ];
@@ -157,30 +179,36 @@ impl Task {
     /// The dentry at the root of the mount that the task's root directory is in.
     #[inline(always)]
     pub fn root_dentry(self) -> *const u8 {
+        if !able(ability::ROOT) {
+            return NOWHERE;
+        }
         // SAFETY: typed members.
         unsafe {
             follow(follow(follow(self.0, offset!(task_fs)), offset!(fs_root_mnt)), offset!(vfsmount_root))
         }
     }
-    /// The task's root directory; see `observer_common::Root`.
+    /// The task's root directory; see `observer_common::Root`. Zeros where this kernel does not show it.
     #[inline(always)]
     pub fn root(self) -> Root {
+        let mut root = Root { mnt_ns: 0, dev: 0, mount_root_ino: 0, ino: 0 };
+        if !able(ability::ROOT | ability::ROOT_MOUNT) {
+            return root;
+        }
         // SAFETY: typed members; the way from a vfsmount back to its mount is a negative offset, which only the
         // helper may read.
         unsafe {
             let fs = follow(self.0, offset!(task_fs));
             let mnt = follow(fs, offset!(fs_root_mnt));
             let dentry = follow(fs, offset!(fs_root_dentry));
-            let mount_ns = mnt.wrapping_sub(offset!(mount_vfsmount)).wrapping_add(offset!(mount_ns));
-            let ns = bpf_probe_read_kernel(mount_ns as *const *const u8).unwrap_or(core::ptr::null());
+            let mount = mnt.wrapping_sub(offset!(mount_vfsmount));
+            let ns: *const u8 = read(mount, offset!(mount_ns));
             let top = follow(mnt, offset!(vfsmount_root));
-            Root {
-                mnt_ns: bpf_probe_read_kernel(ns.wrapping_add(offset!(mnt_inum)) as *const u32).unwrap_or(0),
-                dev: load(follow(mnt, offset!(vfsmount_sb)), offset!(sb_dev)),
-                mount_root_ino: load(follow(top, offset!(dentry_inode)), offset!(inode_ino)),
-                ino: load(follow(dentry, offset!(dentry_inode)), offset!(inode_ino)),
-            }
+            root.mnt_ns = read(ns, offset!(mnt_inum));
+            root.dev = load(follow(mnt, offset!(vfsmount_sb)), offset!(sb_dev));
+            root.mount_root_ino = load(follow(top, offset!(dentry_inode)), offset!(inode_ino));
+            root.ino = load(follow(dentry, offset!(dentry_inode)), offset!(inode_ino));
         }
+        root
     }
 }
 

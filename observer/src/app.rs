@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     config::{Config, HostNamespaces},
     host::Roots,
-    kernel::{Kernel, KernelError, LoadOptions},
+    kernel::{Kernel, KernelError, LoadOptions, Pretend},
     model::{Alert, EventRecord},
     pipeline::{Live, LiveError, LiveOptions, Output, Status, StopSignal},
     scheduling,
@@ -63,7 +63,11 @@ fn live_options(config: &Config, record: Option<PathBuf>) -> LiveOptions {
 }
 
 pub fn load_options(config: &Config) -> LoadOptions {
-    LoadOptions { events_bytes: config.rings.events_bytes, priority_bytes: config.rings.priority_bytes }
+    LoadOptions {
+        events_bytes: config.rings.events_bytes,
+        priority_bytes: config.rings.priority_bytes,
+        pretend: Pretend::without(&config.kernel.pretend_without),
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, AppError> {
@@ -149,17 +153,17 @@ fn agent_pipeline(
         not(feature = "bpf-log"),
         expect(unused_mut, reason = "only the log takes something out of it")
     )]
-    let mut kernel = Kernel::load(load_options(config))?;
+    let mut kernel = Kernel::load(&load_options(config))?;
     #[cfg(feature = "bpf-log")]
     kernel.start_log()?;
-    let mut hooks = 0;
-    for status in &kernel.probes {
-        output.metrics.feature(status.probe.program, status.probe.required, status.result.is_ok());
-        match &status.result {
-            Ok(()) => hooks += 1,
-            Err(error) => log::warn!("a hook is not attached", error, without = status.probe.without),
+    for status in &kernel.features {
+        for tier in status.feature.tiers {
+            let serves = status.tier.is_some_and(|serving| serving.name == tier.name);
+            output.metrics.feature(status.feature.name, tier.name, serves);
         }
     }
+    tell_what_is_missing(&kernel);
+    let hooks: usize = kernel.features.iter().filter_map(|it| it.tier).map(|tier| tier.probes.len()).sum();
     let live = Live::start(kernel, live_options(config, None))?;
     output.health.set_ready(true);
     output.health.beat();
@@ -167,6 +171,14 @@ fn agent_pipeline(
     log::info!("armed", hooks, took_ms);
     scheduling::at_once();
     Ok(live.run(stop, &mut output)?)
+}
+
+/// One line for each feature that this kernel does not let us serve.
+fn tell_what_is_missing(kernel: &Kernel) {
+    for status in kernel.features.iter().filter(|status| status.tier.is_none()) {
+        let why = status.refused.last().map(|(_, error)| error.to_string()).unwrap_or_default();
+        log::warn!("a feature is off", feature = status.feature.name, without = status.feature.without, why);
+    }
 }
 
 /// Output of an agent: sinks, metrics, health.
@@ -246,12 +258,8 @@ fn alone(
         }
     });
     drop(guard);
-    let kernel = Kernel::load(load_options(config))?;
-    for status in &kernel.probes {
-        if let Err(error) = &status.result {
-            log::warn!("a hook is not attached", error, without = status.probe.without);
-        }
-    }
+    let kernel = Kernel::load(&load_options(config))?;
+    tell_what_is_missing(&kernel);
     let live = Live::start(kernel, live_options(config, record.map(Path::to_owned)))?;
     armed();
     thread::Builder::new().name("signals".into()).spawn(move || {

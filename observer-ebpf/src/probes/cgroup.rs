@@ -1,12 +1,11 @@
 //! Cgroups made, removed, and tasks that move between them.
 
-use aya_ebpf::{
-    helpers::generated::bpf_probe_read_kernel_str, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use observer_common::{Cgroup as CgroupPayload, CgroupMove, Fork, Kind, MAX_PATH, SLOT_MASK, door, mark};
 
 use crate::{
     emit::Frame,
+    offsets::read_text,
     slots::{self, Cgroup},
     task::{self, Task},
 };
@@ -25,11 +24,12 @@ fn describe(into: *mut CgroupPayload, cgroup: Cgroup) {
     }
 }
 
-/// Copies the path that the tracepoint hands over behind the frame; returns its length.
+/// Copies the path that the tracepoint hands over behind the frame; returns its length, 0 where kernel memory may not be
+/// read (the agent then looks for the cgroup by its id).
 #[inline(always)]
 fn copy_path(frame: &Frame, at: usize, path: *const u8) -> usize {
     // SAFETY: the helper checks what it reads; the scratch has MAX_PATH bytes behind `at`.
-    let got = unsafe { bpf_probe_read_kernel_str(frame.at(at) as *mut _, MAX_PATH as u32, path as *const _) };
+    let got = unsafe { read_text(frame.at(at), MAX_PATH, path) };
     if got > 1 && got <= MAX_PATH as i64 { got as usize - 1 } else { 0 }
 }
 

@@ -1,5 +1,6 @@
 //! The programs, one file per topic. Which of them run, and where, is the agent's attach table.
 
+mod calls;
 mod cgroup;
 mod namespace;
 mod process;

@@ -1,75 +1,75 @@
-//! setns, unshare, and clone or clone3 when they were refused new namespaces.
-//!
-//! Attached to `syscalls:sys_exit_NAME`: the cheapest place that sees the result, with the arguments still in
-//! the saved registers. These tracepoints do not see 32-bit calls (int 0x80): what such a call changed shows at
-//! the task's next fork, exec, exit or sweep as a tuple that nothing explains.
+//! setns, unshare, and clone or clone3 when they were refused new namespaces. `calls` says how they come here.
 
 use aya_ebpf::{
-    helpers::{bpf_probe_read_user, generated},
-    macros::tracepoint,
-    programs::TracePointContext,
+    helpers::bpf_probe_read_user,
+    macros::{fexit, tracepoint},
+    programs::{FExitContext, TracePointContext},
 };
 use observer_common::{Kind, NS_USER, SLOT_MASK, Syscall, flags, mark};
 
 use crate::{
     debug_log,
     emit::Frame,
-    offsets::{load, offset},
+    probes::calls::{self, nr, was_refused},
     slots,
     task::{self, Task},
 };
 
-const EPERM: i64 = -1;
-const EACCES: i64 = -13;
 /// CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET} of include/uapi/linux/sched.h.
 const CLONE_NEW: u64 = 0x7e02_0000;
 /// CLONE_NEWTIME: clone3 only, the bit is part of clone's signal number.
 const CLONE_NEWTIME: u64 = 0x80;
 
-/// What a sys_exit tracepoint gives: the call's number, its result, its first two arguments.
-#[inline(always)]
-pub fn finished_call(ctx: &TracePointContext, task: Task) -> Option<Syscall> {
-    // SAFETY: the layout of every sys_exit_NAME tracepoint: int __syscall_nr at 8, long ret at 16 (its format
-    // file); the registers are the task's own.
-    unsafe {
-        let nr = ctx.read_at::<u32>(8).ok()?;
-        let ret = ctx.read_at::<i64>(16).ok()?;
-        let regs = generated::bpf_task_pt_regs(task.0 as *mut _) as *const u8;
-        Some(Syscall {
-            nr,
-            reserved: 0,
-            ret,
-            args: [load(regs, offset!(regs_di)), load(regs, offset!(regs_si))],
-        })
-    }
-}
-
-#[inline(always)]
-pub fn was_refused(call: &Syscall) -> bool {
-    call.ret == EPERM || call.ret == EACCES
-}
-
 #[tracepoint]
 pub fn exit_setns(ctx: TracePointContext) -> u32 {
     let task = Task::current();
-    if let Some(call) = finished_call(&ctx, task) {
+    if let Some(call) = calls::from_tracepoint(&ctx, task) {
         debug_log!(&ctx, "setns {} -> {}", task.tgid(), call.ret);
         changed_namespaces(task, Kind::Setns, call);
     }
     0
 }
 
+#[fexit(function = "__x64_sys_setns")]
+pub fn fexit_setns(ctx: FExitContext) -> i32 {
+    changed_namespaces(Task::current(), Kind::Setns, calls::from_function(&ctx, nr::SETNS));
+    0
+}
+
+#[fexit(function = "__ia32_sys_setns")]
+pub fn fexit_compat_setns(ctx: FExitContext) -> i32 {
+    changed_namespaces(Task::current(), Kind::Setns, calls::from_compat_function(&ctx, nr::SETNS));
+    0
+}
+
 #[tracepoint]
 pub fn exit_unshare(ctx: TracePointContext) -> u32 {
     let task = Task::current();
-    if let Some(call) = finished_call(&ctx, task) {
-        if call.args[0] == 0 && task::host().is_none() {
-            // The agent's own call at start; see `task::find_host`.
-            task::find_host();
-        }
-        changed_namespaces(task, Kind::Unshare, call);
+    if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        unshared(task, call);
     }
     0
+}
+
+#[fexit(function = "__x64_sys_unshare")]
+pub fn fexit_unshare(ctx: FExitContext) -> i32 {
+    unshared(Task::current(), calls::from_function(&ctx, nr::UNSHARE));
+    0
+}
+
+#[fexit(function = "__ia32_sys_unshare")]
+pub fn fexit_compat_unshare(ctx: FExitContext) -> i32 {
+    unshared(Task::current(), calls::from_compat_function(&ctx, nr::UNSHARE));
+    0
+}
+
+#[inline(always)]
+fn unshared(task: Task, call: Syscall) {
+    if call.args[0] == 0 && task::host().is_none() {
+        // The agent's own call at start; see `task::find_host`.
+        task::find_host();
+    }
+    changed_namespaces(task, Kind::Unshare, call);
 }
 
 #[inline(always)]
@@ -127,29 +127,51 @@ fn send(frame: &Frame, task: Task, kind: Kind, call: Syscall, mark: u64, bits: u
 #[tracepoint]
 pub fn exit_clone(ctx: TracePointContext) -> u32 {
     let task = Task::current();
-    if let Some(call) = finished_call(&ctx, task)
-        && call.ret < 0
-        && call.args[0] & CLONE_NEW != 0
-    {
-        refused_clone(task, call);
+    if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        cloned(task, call);
     }
     0
+}
+
+#[fexit(function = "__x64_sys_clone")]
+pub fn fexit_clone(ctx: FExitContext) -> i32 {
+    cloned(Task::current(), calls::from_function(&ctx, nr::CLONE));
+    0
+}
+
+#[inline(always)]
+fn cloned(task: Task, call: Syscall) {
+    if call.ret < 0 && call.args[0] & CLONE_NEW != 0 {
+        refused_clone(task, call);
+    }
 }
 
 #[tracepoint]
 pub fn exit_clone3(ctx: TracePointContext) -> u32 {
     let task = Task::current();
-    if let Some(mut call) = finished_call(&ctx, task)
-        && call.ret < 0
-    {
-        // SAFETY: the helper checks the address; flags are the first member of struct clone_args.
-        let asked = unsafe { bpf_probe_read_user(call.args[0] as *const u64) }.unwrap_or(0);
-        if asked & (CLONE_NEW | CLONE_NEWTIME) != 0 {
-            call.args[0] = asked;
-            refused_clone(task, call);
-        }
+    if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        cloned3(task, call);
     }
     0
+}
+
+#[fexit(function = "__x64_sys_clone3")]
+pub fn fexit_clone3(ctx: FExitContext) -> i32 {
+    cloned3(Task::current(), calls::from_function(&ctx, nr::CLONE3));
+    0
+}
+
+#[inline(always)]
+fn cloned3(task: Task, mut call: Syscall) {
+    if call.ret >= 0 {
+        return;
+    }
+    // SAFETY: the helper checks the address; flags are the first member of struct clone_args.
+    let asked = unsafe { bpf_probe_read_user(call.args[0] as *const u64) }.unwrap_or(0);
+    if asked & (CLONE_NEW | CLONE_NEWTIME) != 0 {
+        call.args[0] = asked;
+        refused_clone(task, call);
+    }
 }
 
 #[inline(always)]

@@ -1,18 +1,16 @@
 //! sched_process_fork, sched_process_exec, sched_process_exit: marks are inherited, judged and taken back.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    helpers::generated::bpf_probe_read_user, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use observer_common::{
-    Exec, Exit, Fork, Kind, MAX_ARGS, MAX_FILENAME, NS_PID, NS_USER, SLOT_MASK, flags, mark,
+    Exec, Exit, Fork, Kind, MAX_ARGS, MAX_FILENAME, NS_PID, NS_USER, SLOT_MASK, ability, flags, mark,
 };
 
 use crate::{
     debug_log,
     emit::Frame,
-    offsets::{follow, load, offset},
+    offsets::{NOWHERE, able, follow, load, offset, read_text},
     probes::cgroup,
     slots,
     task::{self, Task},
@@ -154,15 +152,16 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
     let header = frame.header();
     let (tgid, tid) = (task.tgid(), task.tid());
     let now = frame.fill(task);
-    // SAFETY: typed members of bprm and mm.
-    let (name, start, end) = unsafe {
-        let mm = follow(task.0, offset!(task_mm));
-        (
-            follow(bprm, offset!(bprm_filename)),
-            load::<u64>(mm, offset!(mm_arg_start)),
-            load::<u64>(mm, offset!(mm_arg_end)),
-        )
-    };
+    let (mut name, mut start, mut end) = (NOWHERE, 0, 0);
+    if able(ability::PROGRAM) {
+        // SAFETY: typed members of bprm and mm.
+        unsafe {
+            let mm = follow(task.0, offset!(task_mm));
+            name = follow(bprm, offset!(bprm_filename));
+            start = load::<u64>(mm, offset!(mm_arg_start));
+            end = load::<u64>(mm, offset!(mm_arg_end));
+        }
+    }
     let before = task::last_tuple(old_tid);
     if old_tid != tid {
         // Another thread than the leader called execve: it now has the leader's id, its own is free.
@@ -211,8 +210,7 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
     // `sealed.end` (at most 144 + 16 + 256).
     unsafe {
         let payload = frame.payload::<Exec>();
-        let got =
-            bpf_probe_read_kernel_str(frame.at(sealed.end) as *mut _, MAX_FILENAME as u32, name as *const _);
+        let got = read_text(frame.at(sealed.end), MAX_FILENAME, name);
         // The length counts the NUL. Through memory, so that the mask stays in the code: 6.1's verifier does not
         // follow how the compiler folds the comparisons, and takes the length for negative.
         let counted = if got > 1 && got <= MAX_FILENAME as i64 { got as u32 - 1 } else { 0 };

@@ -1,32 +1,62 @@
 //! chroot and pivot_root: where a task's root directory is afterwards.
 
 use aya_ebpf::{
-    helpers::generated::bpf_probe_read_user_str, macros::tracepoint, programs::TracePointContext,
+    helpers::generated::bpf_probe_read_user_str,
+    macros::{fexit, tracepoint},
+    programs::{FExitContext, TracePointContext},
 };
-use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, flags, mark};
+use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, Syscall, flags, mark};
 
 use crate::{
     emit::Frame,
-    probes::namespace,
+    probes::calls::{self, nr},
     task::{self, Task},
 };
 
 #[tracepoint]
 pub fn exit_chroot(ctx: TracePointContext) -> u32 {
-    changed_root(&ctx, Kind::Chroot);
+    let task = Task::current();
+    if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        changed_root(task, call, Kind::Chroot);
+    }
+    0
+}
+
+#[fexit(function = "__x64_sys_chroot")]
+pub fn fexit_chroot(ctx: FExitContext) -> i32 {
+    changed_root(Task::current(), calls::from_function(&ctx, nr::CHROOT), Kind::Chroot);
+    0
+}
+
+#[fexit(function = "__ia32_sys_chroot")]
+pub fn fexit_compat_chroot(ctx: FExitContext) -> i32 {
+    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::CHROOT), Kind::Chroot);
     0
 }
 
 #[tracepoint]
 pub fn exit_pivot_root(ctx: TracePointContext) -> u32 {
-    changed_root(&ctx, Kind::PivotRoot);
+    let task = Task::current();
+    if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        changed_root(task, call, Kind::PivotRoot);
+    }
+    0
+}
+
+#[fexit(function = "__x64_sys_pivot_root")]
+pub fn fexit_pivot_root(ctx: FExitContext) -> i32 {
+    changed_root(Task::current(), calls::from_function(&ctx, nr::PIVOT_ROOT), Kind::PivotRoot);
+    0
+}
+
+#[fexit(function = "__ia32_sys_pivot_root")]
+pub fn fexit_compat_pivot_root(ctx: FExitContext) -> i32 {
+    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::PIVOT_ROOT), Kind::PivotRoot);
     0
 }
 
 #[inline(always)]
-fn changed_root(ctx: &TracePointContext, kind: Kind) {
-    let task = Task::current();
-    let Some(call) = namespace::finished_call(ctx, task) else { return };
+fn changed_root(task: Task, call: Syscall, kind: Kind) {
     let Some(frame) = Frame::take() else { return };
     let (tgid, root) = (task.tgid(), task.root());
     let now = frame.fill(task);
@@ -36,8 +66,7 @@ fn changed_root(ctx: &TracePointContext, kind: Kind) {
     let payload = frame.payload::<RootChange>();
     let done = call.ret >= 0;
     let path = call.args[0];
-    let urgent =
-        mark & SLOT_MASK != 0 && mark & mark::ENTERING == 0 && (done || namespace::was_refused(&call));
+    let urgent = mark & SLOT_MASK != 0 && mark & mark::ENTERING == 0 && (done || calls::was_refused(&call));
     // SAFETY: in the scratch; the path is read at exit, for display only: another thread may have changed it.
     unsafe {
         (*payload).call = call;

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     process::ExitCode,
+    time::Instant,
 };
 
 use serde::Serialize;
@@ -10,10 +11,10 @@ use serde::Serialize;
 use super::Global;
 use crate::{
     app,
-    kernel::{Kernel, VMLINUX},
+    kernel::{FeatureStatus, Kernel, VMLINUX},
 };
 
-/// Loads and attaches everything, looks, and takes it all away again. Exit code 1 if a required hook is missing.
+/// Loads and attaches everything, looks, and takes it all away again. Exit code 1 if a required feature is missing.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// One JSON document
@@ -25,8 +26,11 @@ pub struct Args {
 struct Report {
     kernel: String,
     ok: bool,
+    /// From the start of loading until everything was attached, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_ms: Option<u128>,
     facts: Vec<Fact>,
-    hooks: Vec<HookReport>,
+    features: Vec<FeatureReport>,
 }
 
 /// Something about this machine that everything rests on.
@@ -40,17 +44,60 @@ struct Fact {
 }
 
 #[derive(Serialize)]
+struct FeatureReport {
+    name: &'static str,
+    ok: bool,
+    required: bool,
+    /// By which means it is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'static str>,
+    /// What this tier does not show that a better one does.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    lacks: &'static str,
+    /// What is not seen without the feature.
+    without: &'static str,
+    hooks: Vec<HookReport>,
+    /// The better tiers, and why each is not to be had here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<Refused>,
+}
+
+#[derive(Serialize)]
 struct HookReport {
     program: &'static str,
     hook: String,
-    ok: bool,
-    required: bool,
-    /// What is not seen without it.
-    without: &'static str,
     /// The kernel function behind the hook.
     source: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    tier: &'static str,
+    error: String,
+}
+
+impl FeatureReport {
+    fn of(status: &FeatureStatus) -> Self {
+        let hook = |probe: &crate::kernel::Probe| HookReport {
+            program: probe.program,
+            hook: probe.hook.to_string(),
+            source: probe.source,
+        };
+        FeatureReport {
+            name: status.feature.name,
+            ok: status.tier.is_some(),
+            required: status.feature.required,
+            tier: status.tier.map(|tier| tier.name),
+            lacks: status.tier.map_or("", |tier| tier.lacks),
+            without: status.feature.without,
+            hooks: status.tier.map_or(&[][..], |tier| tier.probes).iter().map(hook).collect(),
+            refused: status
+                .refused
+                .iter()
+                .map(|(tier, error)| Refused { tier: tier.name, error: error.to_string() })
+                .collect(),
+        }
+    }
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
@@ -69,16 +116,19 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 fn report(config: &crate::config::Config) -> Report {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     let mut facts = vec![lockdown()];
-    let mut hooks = Vec::new();
+    let mut features = Vec::new();
+    let mut load_ms = None;
     let fact = |name, required, result: Result<String, String>| {
         let ok = result.is_ok();
         Fact { name, ok, required, found: result.unwrap_or_else(|error| error) }
     };
     let types = std::fs::metadata(VMLINUX).map(|_| VMLINUX.to_owned()).map_err(|e| format!("{VMLINUX}: {e}"));
     facts.push(fact("kernel types (BTF)", true, types));
-    match Kernel::load(app::load_options(config)) {
+    let started = Instant::now();
+    match Kernel::load(&app::load_options(config)) {
         Err(error) => facts.push(fact("kernel programs", true, Err(error.to_string()))),
         Ok(mut kernel) => {
+            load_ms = Some(started.elapsed().as_millis());
             facts.push(fact("kernel programs", true, Ok("loaded".into())));
             let host =
                 kernel.host().map(|_| "found by walking up to pid 1".into()).map_err(|e| e.to_string());
@@ -98,35 +148,19 @@ fn report(config: &crate::config::Config) -> Report {
                 Err(error) => Err(error.to_string()),
             };
             facts.push(fact("cgroups", false, hierarchies));
-            hooks.extend(kernel.probes.iter().map(|status| HookReport {
-                program: status.probe.program,
-                hook: status.probe.hook.to_string(),
-                ok: status.result.is_ok(),
-                required: status.probe.required,
-                without: status.probe.without,
-                source: status.probe.source,
-                error: status.result.as_ref().err().map(ToString::to_string),
-            }));
+            features.extend(kernel.features.iter().map(FeatureReport::of));
         }
     }
-    facts.push(Fact {
-        name: "32-bit system calls (int 0x80)",
-        ok: true,
-        required: false,
-        found: "no hook shows them at this tier: what they changed shows at the task's next fork, exec or exit, or in \
-                the next sweep"
-            .into(),
-    });
     let ok = facts.iter().all(|fact| fact.ok || !fact.required)
-        && hooks.iter().all(|hook| hook.ok || !hook.required);
-    Report { kernel, ok, facts, hooks }
+        && features.iter().all(|feature| feature.ok || !feature.required);
+    Report { kernel, ok, load_ms, facts, features }
 }
 
 fn lockdown() -> Fact {
     let mode = std::fs::read_to_string("/sys/kernel/security/lockdown")
         .ok()
         .and_then(|text| Some(text.split_once('[')?.1.split_once(']')?.0.to_owned()));
-    // Confidentiality refuses reading kernel memory, which the programs need for pid namespaces and roots.
+    // Confidentiality refuses the helper that reads kernel memory, and tracefs: the features below say what that means.
     let ok = mode.as_deref() != Some("confidentiality");
     Fact { name: "kernel lockdown", ok, required: false, found: mode.unwrap_or_else(|| "not shown".into()) }
 }
@@ -141,14 +175,26 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     for fact in &report.facts {
         writeln!(out, "{:<4} {:<32} {}", mark(fact.ok, fact.required), fact.name, fact.found)?;
     }
-    if !report.hooks.is_empty() {
-        writeln!(out, "\n{:<4} {:<42} {:<9} without it, not seen", "", "hook", "")?;
+    if !report.features.is_empty() {
+        writeln!(out, "\n{:<4} {:<19} {:<11} by", "", "feature", "")?;
     }
-    for hook in &report.hooks {
-        let need = if hook.required { "required" } else { "optional" };
-        writeln!(out, "{:<4} {:<42} {need:<9} {}", mark(hook.ok, hook.required), hook.hook, hook.without)?;
-        if let Some(error) = &hook.error {
-            writeln!(out, "     {error}")?;
+    let mut told: Vec<&str> = Vec::new();
+    for feature in &report.features {
+        let need = if feature.required { "required" } else { "optional" };
+        let mark = mark(feature.ok, feature.required);
+        write!(out, "{mark:<4} {:<19} {need:<11} {}", feature.name, feature.tier.unwrap_or("nothing"))?;
+        match (feature.tier, feature.lacks) {
+            (None, _) => write!(out, "; not seen: {}", feature.without)?,
+            (Some(_), "") => {}
+            (Some(_), lacks) => write!(out, ", which does not show {lacks}")?,
+        }
+        writeln!(out)?;
+        for refused in &feature.refused {
+            // Several features may be refused the same thing.
+            let known = told.contains(&refused.error.as_str());
+            let error = if known { "as above" } else { &refused.error };
+            writeln!(out, "       not {}: {error}", refused.tier)?;
+            told.push(&refused.error);
         }
     }
     writeln!(out, "\n{}", if report.ok { "observer can run here." } else { "observer cannot run here." })

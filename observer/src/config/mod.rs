@@ -39,6 +39,7 @@ pub struct Config {
     #[serde(deserialize_with = "values::sweep_seconds")]
     pub sweep_seconds: u64,
     pub stdout: Stdout,
+    pub kernel: KernelOptions,
 }
 
 impl Default for Config {
@@ -52,6 +53,7 @@ impl Default for Config {
             host_namespaces: HostNamespaces::default(),
             sweep_seconds: 5,
             stdout: Stdout::default(),
+            kernel: KernelOptions::default(),
         }
     }
 }
@@ -154,6 +156,15 @@ pub enum StdoutFormat {
     Auto,
     Json,
     Text,
+}
+
+/// What the agent makes of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KernelOptions {
+    /// Things to do without although the kernel has them; see [`crate::kernel::Pretend`].
+    #[serde(deserialize_with = "values::pretended")]
+    pub pretend_without: Vec<String>,
 }
 
 impl Config {

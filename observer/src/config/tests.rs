@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 17);
+    assert_eq!(expected.len(), 19);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -69,7 +69,8 @@ fn the_node_has_a_name_anyhow() {
 /// Each mistake, and the one line that it gives.
 #[test]
 fn a_mistake_is_told_in_one_line() {
-    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`";
+    let top =
+        "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `kernel`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
     let cases: &[(&str, &str, String)] = &[
@@ -89,6 +90,7 @@ fn a_mistake_is_told_in_one_line() {
         ("an unknown word", "stdout:\n  format: jsno\n", "2: unknown value `jsno` (did you mean `json`?), expected one of `auto`, `json`, `text`".to_owned()),
         ("a relative path", "socket:\n  path: observer.sock\n", "2: found string \"observer.sock\", expected an absolute path".to_owned()),
         ("an empty name", "node: \"\"\n", "1: found string \"\", expected a name".to_owned()),
+        ("nothing that can be hidden", "kernel:\n  pretend_without: [fexit]\n", "2: found string \"fexit\", expected a word that begins with field:, helper:, hook:, type:".to_owned()),
         ("a list for a mapping", "rings: [1]\n", "1: found `[`, expected keys with values".to_owned()),
         ("nothing for a mapping", "node: a\nrings:\n", "2: found nothing, expected keys with values".to_owned()),
         ("text for the file", "hello\n", "1: found `hello`, expected keys with values".to_owned()),

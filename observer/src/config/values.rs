@@ -12,6 +12,8 @@ use serde::{
     de::{Error, Unexpected, Visitor},
 };
 
+use crate::kernel::PRETEND_PREFIXES;
+
 /// The smallest ring: one page.
 const MIN_RING_BYTES: u32 = 4096;
 
@@ -60,6 +62,18 @@ pub fn sweep_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, 
         expected: "a number of seconds, from 1 to 3600",
         check: |value| (1..=3600).contains(&value).then_some(value),
     })
+}
+
+pub fn pretended<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let words = Vec::<String>::deserialize(deserializer)?;
+    let known = |word: &&String| PRETEND_PREFIXES.iter().any(|prefix| word.starts_with(prefix));
+    match words.iter().find(|word| !known(word)) {
+        None => Ok(words),
+        Some(word) => {
+            let expected = format!("a word that begins with {}", PRETEND_PREFIXES.join(", "));
+            Err(D::Error::invalid_value(Unexpected::Str(word), &expected.as_str()))
+        }
+    }
 }
 
 struct Number<T> {

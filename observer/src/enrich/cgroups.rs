@@ -15,9 +15,13 @@ use crate::{
 };
 
 impl Enricher {
-    pub(super) fn cgroup_made(&mut self, event: &Event) {
+    pub(super) fn cgroup_made(&mut self, event: &Event, host: &mut dyn Host) {
         let Payload::Cgroup { cgroup, path } = &event.payload else { return };
-        let path = String::from_utf8_lossy(path);
+        let path = match path.as_slice() {
+            // No cgroup has an empty path: the kernel side was not allowed to read it. Gone again already, it stays unknown.
+            [] => host.cgroup_path(cgroup.hierarchy, cgroup.id).unwrap_or_default().into(),
+            path => String::from_utf8_lossy(path),
+        };
         let inherited = self
             .world
             .cgroups
@@ -119,14 +123,13 @@ impl Enricher {
             .or((to.slot != 0).then_some(to.slot))
             .and_then(|slot| self.world.container_of_slot(slot));
         let Some(from) = self.left(key, to.hierarchy, target) else { return };
-        let to_path = if path.is_empty() {
-            self.world.cgroups.get(&(to.hierarchy, to.id)).map_or_else(
-                // Only a hierarchy's root is in no table.
-                || "/".to_owned(),
-                |cgroup| cgroup.path.to_string(),
-            )
-        } else {
+        let to_path = if !path.is_empty() {
             String::from_utf8_lossy(path).into_owned()
+        } else if let Some(cgroup) = self.world.cgroups.get(&(to.hierarchy, to.id)) {
+            cgroup.path.to_string()
+        } else {
+            // A hierarchy's root is in no table.
+            host.cgroup_path(to.hierarchy, to.id).unwrap_or_else(|| "/".to_owned())
         };
         let subject = self.subject(event, host);
         let mover = Ancestor { pid: change.mover_tgid, comm: text(&change.mover_comm) };

@@ -61,7 +61,7 @@ impl Enricher {
             Kind::Fork => self.fork(event),
             Kind::Exec => self.exec(event, host),
             Kind::Exit => self.exit(event),
-            Kind::CgroupMkdir => self.cgroup_made(event),
+            Kind::CgroupMkdir => self.cgroup_made(event, host),
             Kind::CgroupRmdir => self.cgroup_removed(event),
             Kind::CgroupMove => self.cgroup_move(event, host),
             Kind::Setns => self.setns(event, host),

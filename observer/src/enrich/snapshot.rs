@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use observer_common::{Host as HostFacts, Inodes, NAMESPACES, Root};
+use observer_common::{Host as HostFacts, Inodes, NAMESPACES, NS_PID, NS_PID_FOR_CHILDREN, Root};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -43,8 +43,13 @@ pub struct HostRecord {
 
 impl From<HostFacts> for HostRecord {
     fn from(host: HostFacts) -> Self {
+        let mut inodes = host.inodes;
+        if inodes[NS_PID] == 0 {
+            // Not shown by this kernel; pid 1 has its children in its own.
+            inodes[NS_PID] = inodes[NS_PID_FOR_CHILDREN];
+        }
         HostRecord {
-            inodes: host.inodes,
+            inodes,
             told: host.told != 0,
             root_mnt_ns: host.root.mnt_ns,
             root_dev: host.root.dev,

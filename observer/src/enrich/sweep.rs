@@ -41,7 +41,10 @@ impl Enricher {
                 match answer {
                     // Gone, and its exit not heard of.
                     None => self.world.remove_process(key),
-                    Some(inodes) => self.compare(key, Tuple(inodes), look.time_ns),
+                    Some(inodes) => {
+                        let tuple = Tuple(inodes).as_far_as(&self.world.host_tuple);
+                        self.compare(key, tuple, look.time_ns);
+                    }
                 }
             }
         }

@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -92,9 +95,66 @@ fn visit(hierarchy: &Hierarchy, dir: &Path, path: &str, id: u64, depth: usize, f
     }
 }
 
+/// The path of a cgroup by its id, by way of the file handle that kernfs makes of ids (`kernfs_fh_to_dentry`,
+/// fs/kernfs/mount.c); where that is not allowed (it needs CAP_DAC_READ_SEARCH), by looking through all of them.
+pub fn path_of(hierarchy: &Hierarchy, id: u64) -> Option<String> {
+    match open_by_id(&hierarchy.mount, id) {
+        Ok(directory) => {
+            let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
+            let relative = path.strip_prefix(&hierarchy.mount).ok()?;
+            Some(format!("/{}", relative.display()))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            walk(hierarchy).into_iter().find(|cgroup| cgroup.id == id).map(|cgroup| cgroup.path)
+        }
+        Err(_) => None,
+    }
+}
+
+fn open_by_id(mount: &Path, id: u64) -> io::Result<OwnedFd> {
+    /// `struct file_handle` with a kernfs id in it.
+    #[repr(C)]
+    struct Handle {
+        bytes: libc::c_uint,
+        kind: libc::c_int,
+        id: [u8; 8],
+    }
+    const FILEID_KERNFS: libc::c_int = 0xfe;
+    let root = fs::File::open(mount)?;
+    let mut handle = Handle { bytes: 8, kind: FILEID_KERNFS, id: id.to_ne_bytes() };
+    // SAFETY: an open directory of the hierarchy, and a handle that is as long as it says.
+    let fd = unsafe {
+        libc::open_by_handle_at(
+            root.as_raw_fd(),
+            (&raw mut handle).cast(),
+            libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_is_found_by_its_id() {
+        let hierarchies =
+            hierarchies(Path::new("/proc"), Path::new("/sys/fs/cgroup")).expect("this machine's hierarchies");
+        for hierarchy in hierarchies {
+            // Whatever cgroups there are; others may remove them meanwhile.
+            for cgroup in walk(&hierarchy).into_iter().take(3) {
+                if let Some(path) = path_of(&hierarchy, cgroup.id) {
+                    assert_eq!(path, cgroup.path);
+                }
+            }
+            assert_eq!(path_of(&hierarchy, u64::MAX), None);
+        }
+    }
 
     #[test]
     fn mountinfo_lines_of_cgroups_are_read_and_others_are_not() {

@@ -90,12 +90,15 @@ pub trait Host {
     fn sweep(&mut self, pids: &[(u32, u64)]) -> Vec<Option<Inodes>>;
     /// Executable and arguments of a living process.
     fn image(&mut self, pid: u32, start_ticks: u64) -> Option<(Option<String>, Vec<String>)>;
+    /// The path of a cgroup, relative to its hierarchy's root, where the kernel side could not tell it.
+    fn cgroup_path(&mut self, hierarchy: u32, id: u64) -> Option<String>;
 }
 
 /// The real one.
 #[derive(Debug)]
 pub struct LiveHost {
     pub roots: Roots,
+    pub hierarchies: Vec<Hierarchy>,
 }
 
 impl Host for LiveHost {
@@ -109,5 +112,10 @@ impl Host for LiveHost {
 
     fn image(&mut self, pid: u32, start_ticks: u64) -> Option<(Option<String>, Vec<String>)> {
         procfs::image(&self.roots.proc, pid, start_ticks)
+    }
+
+    fn cgroup_path(&mut self, hierarchy: u32, id: u64) -> Option<String> {
+        let hierarchy = self.hierarchies.iter().find(|known| known.id == hierarchy)?;
+        cgroupfs::path_of(hierarchy, id)
     }
 }

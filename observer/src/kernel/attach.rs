@@ -1,4 +1,27 @@
-//! The attach table: every program, the hook it runs on, and what is lost without it.
+//! Places in the kernel where programs run, and how a program gets there.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+};
+
+use aya::{
+    Btf, Ebpf,
+    programs::{
+        BtfTracePoint, FExit, Iter, Program, TracePoint, fexit::FExitLink, tp_btf::BtfTracePointLink,
+    },
+};
+
+use super::{
+    KernelError,
+    load::chain,
+    pretend::Pretend,
+    tracefs::{self, Tracefs},
+};
+
+/// The program of the sweep.
+pub const SWEEP: &str = "sweep_tasks";
 
 /// A place in the kernel where a program can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,144 +30,161 @@ pub enum Hook {
     TpBtf(&'static str),
     /// `syscalls:sys_exit_NAME`.
     SyscallExit(&'static str),
+    /// Where a function returns, by a trampoline.
+    FunctionExit(&'static str),
     /// Not a hook but a look at every object of a kind, when read.
     Iterator(&'static str),
+}
+
+impl Hook {
+    /// The type of program, as `pretend_without` names it.
+    pub fn program_type(self) -> &'static str {
+        match self {
+            Hook::TpBtf(_) => "tp_btf",
+            Hook::SyscallExit(_) => "tracepoint",
+            Hook::FunctionExit(_) => "fexit",
+            Hook::Iterator(_) => "iter",
+        }
+    }
 }
 
 impl std::fmt::Display for Hook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Hook::TpBtf(name) => write!(f, "tp_btf/{name}"),
-            Hook::Iterator(name) => write!(f, "iter/{name}"),
             Hook::SyscallExit(name) => write!(f, "tracepoint/syscalls/sys_exit_{name}"),
+            Hook::TpBtf(name) | Hook::FunctionExit(name) | Hook::Iterator(name) => {
+                write!(f, "{}/{name}", self.program_type())
+            }
         }
     }
 }
 
-/// One row of the table.
+/// One program and its place.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
     /// The program's name in the object file.
     pub program: &'static str,
     pub hook: Hook,
-    /// Without it the agent does not start.
-    pub required: bool,
-    /// What is not seen when it cannot be attached.
-    pub without: &'static str,
     /// The kernel function that it was matched with, and its file.
     pub source: &'static str,
 }
 
-const fn tp(
-    program: &'static str,
-    name: &'static str,
-    required: bool,
-    without: &'static str,
-    source: &'static str,
-) -> Probe {
-    Probe { program, hook: Hook::TpBtf(name), required, without, source }
+/// Keeps a program where it is until dropped.
+#[expect(dead_code, reason = "held, never looked at")]
+pub enum Attachment {
+    TpBtf(BtfTracePointLink),
+    Function(FExitLink),
+    Event(OwnedFd),
+    /// An iterator runs when it is read.
+    None,
 }
 
-const fn exit(
-    program: &'static str,
-    name: &'static str,
-    required: bool,
-    without: &'static str,
-    source: &'static str,
-) -> Probe {
-    Probe { program, hook: Hook::SyscallExit(name), required, without, source }
+/// A program that does nothing, to see whether trampolines are allowed before larger ones are verified in vain; and the
+/// function that it names.
+const TRIAL: (&str, &str) = ("fexit_trial", "__x64_sys_unshare");
+
+/// Attaches programs of one object.
+pub struct Attacher<'a> {
+    programs: Mutex<HashMap<String, &'a mut Program>>,
+    btf: &'a Btf,
+    tracefs: Result<Tracefs, KernelError>,
+    pretend: &'a Pretend,
 }
 
-/// All of them. A new probe is a program in `observer-ebpf/src/probes` and a row here.
-pub const PROBES: &[Probe] = &[
-    tp(
-        "process_fork",
-        "sched_process_fork",
-        true,
-        "new processes, inherited marks, namespaces made by clone",
-        "kernel_clone, kernel/fork.c",
-    ),
-    tp(
-        "process_exec",
-        "sched_process_exec",
-        true,
-        "program starts, the moment a task has entered a container",
-        "exec_binprm, fs/exec.c",
-    ),
-    tp(
-        "process_exit",
-        "sched_process_exit",
-        true,
-        "ends of processes and containers",
-        "do_exit, kernel/exit.c",
-    ),
-    tp(
-        "cgroup_mkdir",
-        "cgroup_mkdir",
-        true,
-        "new containers and nested cgroups",
-        "cgroup_mkdir, kernel/cgroup/cgroup.c",
-    ),
-    tp("cgroup_rmdir", "cgroup_rmdir", true, "ended containers", "cgroup_rmdir, kernel/cgroup/cgroup.c"),
-    tp(
-        "cgroup_attach_task",
-        "cgroup_attach_task",
-        true,
-        "moves between cgroups, entering",
-        "cgroup_attach_task, kernel/cgroup/cgroup.c",
-    ),
-    tp(
-        "cgroup_transfer_tasks",
-        "cgroup_transfer_tasks",
-        false,
-        "tasks moved in bulk between v1 cgroups",
-        "cgroup_transfer_tasks, kernel/cgroup/cgroup-v1.c",
-    ),
-    exit(
-        "exit_setns",
-        "setns",
-        true,
-        "joined namespaces at the moment of the call",
-        "SYSCALL_DEFINE2(setns), kernel/nsproxy.c",
-    ),
-    exit(
-        "exit_unshare",
-        "unshare",
-        true,
-        "new namespaces at the moment of the call",
-        "ksys_unshare, kernel/fork.c",
-    ),
-    exit(
-        "exit_clone",
-        "clone",
-        false,
-        "refused attempts to clone into new namespaces",
-        "SYSCALL_DEFINE5(clone), kernel/fork.c",
-    ),
-    exit(
-        "exit_clone3",
-        "clone3",
-        false,
-        "refused attempts to clone3 into new namespaces",
-        "SYSCALL_DEFINE2(clone3), kernel/fork.c",
-    ),
-    exit("exit_chroot", "chroot", false, "root.escape by chroot", "SYSCALL_DEFINE1(chroot), fs/open.c"),
-    exit(
-        "exit_pivot_root",
-        "pivot_root",
-        false,
-        "root.escape by pivot_root",
-        "SYSCALL_DEFINE2(pivot_root), fs/namespace.c",
-    ),
-    Probe {
-        program: SWEEP,
-        hook: Hook::Iterator("task"),
-        required: false,
-        without: "changes that no hook shows, in threads that neither fork, exec nor exit (the sweep reads /proc then, \
-                  which shows leaders only)",
-        source: "task_seq_show, kernel/bpf/task_iter.c",
-    },
-];
+impl<'a> Attacher<'a> {
+    pub fn new(bpf: &'a mut Ebpf, btf: &'a Btf, pretend: &'a Pretend) -> Self {
+        let programs = bpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+        Attacher { programs: Mutex::new(programs), btf, tracefs: Tracefs::open(), pretend }
+    }
 
-/// The program of the sweep.
-pub const SWEEP: &str = "sweep_tasks";
+    /// Why functions cannot be hooked here, if they cannot.
+    pub fn functions_refused(&self) -> Option<String> {
+        let (program, function) = TRIAL;
+        let hook = Hook::FunctionExit(function);
+        if let Some(pretended) = self.pretend.hook(hook) {
+            return Some(pretended);
+        }
+        let program = self.take(program)?;
+        // Loaded only: to attach it, and take it away again, takes the kernel longer than all the rest.
+        let loaded = <&mut FExit>::try_from(program).and_then(|program| program.load(function, self.btf));
+        loaded.err().map(|error| format!("{hook} is refused: {}", chain(&error)))
+    }
+
+    fn take(&self, program: &str) -> Option<&'a mut Program> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner).remove(program)
+    }
+
+    /// Attaches all of them; the results are in their order. The verifier is what takes the time, and it works for
+    /// several threads at once.
+    pub fn attach_all(&self, probes: &[&'static Probe]) -> Vec<Result<Attachment, KernelError>> {
+        let todo = Mutex::new(probes.iter().enumerate());
+        let done = Mutex::new(Vec::with_capacity(probes.len()));
+        let work = || {
+            loop {
+                // Taken in a statement of its own, so that the lock is not held during the work.
+                let next = todo.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((at, probe)) = next else { return };
+                let result = self.attach(probe);
+                done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(probes.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|(at, _)| *at);
+        done.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// Loads and attaches one.
+    fn attach(&self, probe: &'static Probe) -> Result<Attachment, KernelError> {
+        let fail = |step: &'static str, what: String| KernelError::Probe {
+            program: probe.program,
+            step,
+            hook: probe.hook.to_string(),
+            what,
+        };
+        if let Some(pretended) = self.pretend.hook(probe.hook) {
+            return Err(fail("attached", pretended));
+        }
+        let program = self.programs.lock().unwrap_or_else(PoisonError::into_inner).remove(probe.program);
+        let program = program.ok_or_else(|| fail("found", "the object file has no such program".into()))?;
+        match probe.hook {
+            Hook::TpBtf(name) => {
+                let program: &mut BtfTracePoint =
+                    program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
+                program.load(name, self.btf).map_err(|e| fail("loaded", chain(&e)))?;
+                let link = program.attach().map_err(|e| fail("attached", chain(&e)))?;
+                program.take_link(link).map(Attachment::TpBtf).map_err(|e| fail("attached", chain(&e)))
+            }
+            Hook::FunctionExit(name) => {
+                let program: &mut FExit = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
+                program.load(name, self.btf).map_err(|e| fail("loaded", chain(&e)))?;
+                let link = program.attach().map_err(|e| fail("attached", chain(&e)))?;
+                program.take_link(link).map(Attachment::Function).map_err(|e| fail("attached", chain(&e)))
+            }
+            Hook::Iterator(name) => {
+                let program: &mut Iter = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
+                program.load(name, self.btf).map_err(|e| fail("loaded", chain(&e)))?;
+                Ok(Attachment::None)
+            }
+            Hook::SyscallExit(name) => {
+                let tracefs = self.tracefs.as_ref().map_err(|e| fail("attached", e.to_string()))?;
+                // Looked for first: verifying a program is dear where its hook is missing.
+                let id = tracefs
+                    .event_id("syscalls", &format!("sys_exit_{name}"))
+                    .map_err(|e| fail("attached", e.to_string()))?;
+                let program: &mut TracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
+                program.load().map_err(|e| fail("loaded", chain(&e)))?;
+                let fd = program.fd().map_err(|e| fail("attached", chain(&e)))?;
+                tracefs::attach(fd.as_fd(), id)
+                    .map(Attachment::Event)
+                    .map_err(|e| fail("attached", e.to_string()))
+            }
+        }
+    }
+}

@@ -7,13 +7,22 @@ use std::{collections::HashMap, path::Path};
 
 use observer_common::{OFFSET_SOURCES, Offsets};
 
-use super::KernelError;
+use super::{KernelError, pretend::Pretend};
 
 /// Where the kernel shows its own types.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Resolves every entry of the offset table. Any field that this kernel lacks is an error that names it.
-pub fn read_offsets(path: &Path) -> Result<Offsets, KernelError> {
+/// The offset table as far as this kernel has it.
+#[derive(Debug)]
+pub struct Resolved {
+    /// 0 where the kernel lacks the field.
+    pub offsets: Offsets,
+    /// What it lacks, with the ability that goes with it.
+    pub missing: Vec<(u64, String)>,
+}
+
+/// Resolves every entry of the offset table.
+pub fn read_offsets(path: &Path, pretend: &Pretend) -> Result<Resolved, KernelError> {
     let bytes = std::fs::read(path).map_err(|source| KernelError::Read { path: path.into(), source })?;
     let btf = Types::parse(&bytes).ok_or_else(|| KernelError::Btf {
         path: path.into(),
@@ -21,27 +30,24 @@ pub fn read_offsets(path: &Path) -> Result<Offsets, KernelError> {
     })?;
     let mut numbers = Vec::with_capacity(OFFSET_SOURCES.len());
     let mut missing = Vec::new();
-    for (_, sources) in OFFSET_SOURCES {
+    for source in OFFSET_SOURCES {
         let mut sum = 0;
-        for source in *sources {
-            match btf.resolve(source) {
+        for path in source.paths {
+            match btf.resolve(path).filter(|_| !pretend.field(path)) {
                 Some(number) => sum += number,
-                None => missing.push((*source).to_owned()),
+                None => missing.push((source.ability, (*path).to_owned())),
             }
         }
         numbers.push(sum);
     }
-    if !missing.is_empty() {
-        missing.dedup();
-        return Err(KernelError::MissingFields(missing));
-    }
+    missing.dedup();
     let mut offsets = Offsets::default();
     assert_eq!(size_of::<Offsets>(), numbers.len() * size_of::<u64>(), "one number per field, by the macro");
     // SAFETY: `Offsets` is `repr(C)` and made of u64 only, as many as there are numbers.
     unsafe {
         std::ptr::copy_nonoverlapping(numbers.as_ptr(), (&raw mut offsets).cast::<u64>(), numbers.len());
     }
-    Ok(offsets)
+    Ok(Resolved { offsets, missing })
 }
 
 const MAGIC: u16 = 0xeb9f;
@@ -94,7 +100,7 @@ impl<'a> Types<'a> {
         let mut types =
             Types { types: section(8)?, strings: section(16)?, places: vec![0], by_name: HashMap::new() };
         let wanted: std::collections::HashSet<&str> =
-            OFFSET_SOURCES.iter().flat_map(|(_, sources)| *sources).map(|source| owner(source)).collect();
+            OFFSET_SOURCES.iter().flat_map(|source| source.paths).map(|path| owner(path)).collect();
         let mut at = 0;
         while at < types.types.len() {
             let head = types.head_at(at)?;
@@ -195,15 +201,27 @@ fn owner(source: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use observer_common::ability;
+
     use super::*;
 
     #[test]
     fn this_kernel_has_every_field_and_they_make_sense() {
-        let offsets = read_offsets(Path::new(VMLINUX)).expect("a kernel with BTF");
+        let Resolved { offsets, missing } =
+            read_offsets(Path::new(VMLINUX), &Pretend::default()).expect("a kernel with BTF");
+        assert!(missing.is_empty(), "{missing:?}");
         // pid and tgid are neighbours in every task_struct there ever was.
         assert_eq!(offsets.task_tgid, offsets.task_pid + 4);
         assert_eq!(offsets.upid_size, 16);
         assert_ne!(offsets.pids_subsys, offsets.memory_subsys);
+    }
+
+    #[test]
+    fn a_hidden_field_is_missing_with_its_ability() {
+        let pretend = Pretend::without(&["field:nsproxy.time_ns".to_owned()]);
+        let Resolved { offsets, missing } = read_offsets(Path::new(VMLINUX), &pretend).unwrap();
+        assert_eq!(missing, [(ability::TIME_NAMESPACE, "nsproxy.time_ns".to_owned())]);
+        assert_eq!(offsets.nsproxy_time, 0);
     }
 
     #[test]

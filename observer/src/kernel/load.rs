@@ -1,43 +1,45 @@
 //! Loading and attaching.
 
-use std::{
-    collections::HashMap,
-    io::{ErrorKind, Read},
-    os::fd::{AsFd, OwnedFd},
-    sync::{Mutex, PoisonError},
-};
+use std::io::{ErrorKind, Read};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::{BtfTracePoint, Iter, Program, TracePoint},
+    programs::Iter,
     util::nr_cpus,
 };
 use observer_common::{Host, Offsets};
 
 use super::{
     KernelError,
-    attach::{Hook, PROBES, Probe, SWEEP},
+    abilities::Abilities,
+    attach::{Attacher, Attachment, Hook, Probe, SWEEP},
+    btf,
+    features::{FEATURES, Feature, Tier},
     maps::{LossCounters, SlotTable},
-    tracefs::{self, Tracefs},
+    pretend::Pretend,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.bpf.o"));
 
-/// Sizes chosen by configuration.
-#[derive(Clone, Copy, Debug)]
+/// What configuration chooses.
+#[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// Bytes of the ordinary ring: a power of two of pages.
     pub events_bytes: u32,
     /// Bytes of the priority ring: a power of two of pages.
     pub priority_bytes: u32,
+    pub pretend: Pretend,
 }
 
-/// What became of one probe.
+/// What became of one feature.
 #[derive(Debug)]
-pub struct ProbeStatus {
-    pub probe: &'static Probe,
-    pub result: Result<(), KernelError>,
+pub struct FeatureStatus {
+    pub feature: &'static Feature,
+    /// The tier that serves it.
+    pub tier: Option<&'static Tier>,
+    /// The tiers that would have been better, and why each of them was not to be had.
+    pub refused: Vec<(&'static Tier, KernelError)>,
 }
 
 /// Both rings, for the reader.
@@ -50,49 +52,53 @@ pub struct Rings {
 pub struct Kernel {
     /// Keeps programs and links alive.
     bpf: Ebpf,
-    _events: Vec<OwnedFd>,
-    pub probes: Vec<ProbeStatus>,
+    _attached: Vec<Attachment>,
+    pub features: Vec<FeatureStatus>,
     pub offsets: Offsets,
 }
 
 impl std::fmt::Debug for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kernel").field("probes", &self.probes).finish_non_exhaustive()
+        f.debug_struct("Kernel").field("features", &self.features).finish_non_exhaustive()
     }
 }
 
 impl Kernel {
-    /// Loads the object file for this kernel and attaches every probe that can be. A required probe that cannot
-    /// is still only reported here: `check` wants to see all of them; `run` asks [`Kernel::require`].
-    pub fn load(options: LoadOptions) -> Result<Self, KernelError> {
+    /// Loads the object file for this kernel and serves every feature by the best tier that can be had. A required
+    /// feature that cannot be served is still only reported here: `check` wants to see all of them; `run` asks
+    /// [`Kernel::require`].
+    pub fn load(options: &LoadOptions) -> Result<Self, KernelError> {
         // Both read all of the kernel's types, each in its own way: at the same time.
-        let (offsets, btf) = std::thread::scope(|scope| {
-            let offsets = scope.spawn(|| super::read_offsets(super::VMLINUX.as_ref()));
-            let btf = Btf::from_sys_fs()
-                .map_err(|error| KernelError::Btf { path: super::VMLINUX.into(), what: chain(&error) });
-            (offsets.join(), btf)
+        let (fields, types) = std::thread::scope(|scope| {
+            let fields = scope.spawn(|| btf::read_offsets(btf::VMLINUX.as_ref(), &options.pretend));
+            let types = Btf::from_sys_fs()
+                .map_err(|error| KernelError::Btf { path: btf::VMLINUX.into(), what: chain(&error) });
+            (fields.join(), types)
         });
-        let offsets = offsets.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let btf = btf?;
+        let fields = fields.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let types = types?;
+        let abilities = Abilities::find(&fields, &options.pretend)?;
         let pid_max = pid_max()?;
         let mut loader = EbpfLoader::new();
         loader
-            .btf(Some(&btf))
-            .override_global("OFFSETS", &offsets, true)
+            .btf(Some(&types))
+            .override_global("OFFSETS", &fields.offsets, true)
+            .override_global("ABILITIES", &abilities.bits, true)
             .map_max_entries("TASKS", pid_max)
             .map_max_entries("TUPLES", pid_max)
             .map_max_entries("EVENTS", options.events_bytes)
             .map_max_entries("PRIORITY", options.priority_bytes);
         let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
         wake_at(&mut bpf, u64::from(options.events_bytes) / 8)?;
-        let (probes, events) = attach_all(&mut bpf, &btf);
-        Ok(Kernel { bpf, _events: events, probes, offsets })
+        let (features, attached) = serve_all(&Attacher::new(&mut bpf, &types, &options.pretend), &abilities);
+        Ok(Kernel { bpf, _attached: attached, features, offsets: fields.offsets })
     }
 
-    /// Fails with the first required probe that is not attached.
+    /// Fails with the reason why the first required feature is not served.
     pub fn require(&mut self) -> Result<(), KernelError> {
-        match self.probes.iter().position(|p| p.probe.required && p.result.is_err()) {
-            Some(at) => self.probes.swap_remove(at).result,
+        let missing = self.features.iter_mut().find(|it| it.feature.required && it.tier.is_none());
+        match missing.and_then(|status| status.refused.pop()) {
+            Some((_, error)) => Err(error),
             None => Ok(()),
         }
     }
@@ -118,7 +124,8 @@ impl Kernel {
 
     /// Looks at every thread there is; what is found comes by the rings. False if this kernel does not allow it.
     pub fn sweep(&mut self) -> bool {
-        let usable = self.probes.iter().any(|p| p.probe.program == SWEEP && p.result.is_ok());
+        let is_sweep = |tier: &&Tier| tier.probes.iter().any(|probe| probe.program == SWEEP);
+        let usable = self.features.iter().filter_map(|status| status.tier).any(|tier| is_sweep(&tier));
         usable && self.run_sweep().is_ok()
     }
 
@@ -196,76 +203,51 @@ impl log::Log for KernelLog {
     fn flush(&self) {}
 }
 
-/// Loads and attaches every probe. The verifier is what takes the time, and it works for several threads at once.
-fn attach_all(bpf: &mut Ebpf, btf: &Btf) -> (Vec<ProbeStatus>, Vec<OwnedFd>) {
-    let tracefs = Tracefs::open();
-    let mut programs: HashMap<String, &mut Program> =
-        bpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
-    let todo: Vec<(usize, &'static Probe, Option<&mut Program>)> =
-        PROBES.iter().enumerate().map(|(at, probe)| (at, probe, programs.remove(probe.program))).collect();
-    let todo = Mutex::new(todo.into_iter());
-    let done = Mutex::new(Vec::with_capacity(PROBES.len()));
-    let work = || {
-        loop {
-            // Taken in a statement of its own, so that the lock is not held during the work.
-            let next = todo.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((at, probe, program)) = next else { return };
-            let result = attach(program, probe, btf, &tracefs);
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((at, probe, result));
+/// Serves every feature: all of them by their first tier at once, those that it cannot serve by their next.
+fn serve_all(attacher: &Attacher<'_>, abilities: &Abilities) -> (Vec<FeatureStatus>, Vec<Attachment>) {
+    let functions_refused = attacher.functions_refused();
+    let hopeless = |tier: &'static Tier| {
+        let why = abilities.why(tier.abilities);
+        if !why.is_empty() {
+            return Some(KernelError::Unable(why));
         }
+        let of_functions = tier.probes.iter().any(|probe| matches!(probe.hook, Hook::FunctionExit(_)));
+        let refused = functions_refused.as_ref().filter(|_| of_functions)?;
+        Some(KernelError::Unable(refused.clone()))
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
+    let mut statuses: Vec<FeatureStatus> =
+        FEATURES.iter().map(|feature| FeatureStatus { feature, tier: None, refused: Vec::new() }).collect();
+    let mut attached = Vec::new();
+    loop {
+        // The next tier of each feature that has none yet.
+        let mut trials: Vec<(usize, &'static Tier)> = Vec::new();
+        for (at, status) in statuses.iter_mut().enumerate().filter(|(_, status)| status.tier.is_none()) {
+            while let Some(tier) = status.feature.tiers.get(status.refused.len()) {
+                match hopeless(tier) {
+                    Some(error) => status.refused.push((tier, error)),
+                    None => {
+                        trials.push((at, tier));
+                        break;
+                    }
+                }
+            }
         }
-        work();
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(at, ..)| *at);
-    let mut events = Vec::new();
-    let probes = done
-        .into_iter()
-        .map(|(_, probe, result)| ProbeStatus { probe, result: result.map(|event| events.extend(event)) })
-        .collect();
-    (probes, events)
-}
-
-/// Loads and attaches one; a tracepoint's link is a descriptor to keep.
-fn attach(
-    program: Option<&mut Program>,
-    probe: &'static Probe,
-    btf: &Btf,
-    tracefs: &Result<Tracefs, KernelError>,
-) -> Result<Option<OwnedFd>, KernelError> {
-    let fail = |step: &'static str, what: String| KernelError::Probe {
-        program: probe.program,
-        step,
-        hook: probe.hook.to_string(),
-        what,
-    };
-    let program = program.ok_or_else(|| fail("found", "the object file has no such program".into()))?;
-    match probe.hook {
-        Hook::TpBtf(name) => {
-            let program: &mut BtfTracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
-            program.load(name, btf).map_err(|e| fail("loaded", chain(&e)))?;
-            program.attach().map_err(|e| fail("attached", chain(&e)))?;
-            Ok(None)
+        if trials.is_empty() {
+            return (statuses, attached);
         }
-        Hook::Iterator(name) => {
-            let program: &mut Iter = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
-            program.load(name, btf).map_err(|e| fail("loaded", chain(&e)))?;
-            Ok(None)
-        }
-        Hook::SyscallExit(name) => {
-            let tracefs = tracefs.as_ref().map_err(|e| fail("attached", e.to_string()))?;
-            let program: &mut TracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
-            program.load().map_err(|e| fail("loaded", chain(&e)))?;
-            let id = tracefs
-                .event_id("syscalls", &format!("sys_exit_{name}"))
-                .map_err(|e| fail("attached", e.to_string()))?;
-            let fd = program.fd().map_err(|e| fail("attached", chain(&e)))?;
-            tracefs::attach(fd.as_fd(), id).map(Some).map_err(|e| fail("attached", e.to_string()))
+        let probes: Vec<&'static Probe> = trials.iter().flat_map(|(_, tier)| tier.probes).collect();
+        let mut results = attacher.attach_all(&probes).into_iter();
+        for (at, tier) in trials {
+            // All of a tier's hooks or none: what was attached in vain is dropped, and so detached.
+            let whole: Result<Vec<Attachment>, KernelError> =
+                results.by_ref().take(tier.probes.len()).collect::<Vec<_>>().into_iter().collect();
+            match whole {
+                Ok(links) => {
+                    attached.extend(links);
+                    statuses[at].tier = Some(tier);
+                }
+                Err(error) => statuses[at].refused.push((tier, error)),
+            }
         }
     }
 }
@@ -314,5 +296,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         text = format!("{} ... {}", &text[..head], &text[tail..]);
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // The library says so even where the verifier never came to a word.
+    text.strip_suffix(". Verifier output:").unwrap_or(&text).to_owned()
 }

@@ -1,17 +1,22 @@
 //! The kernel side as the agent sees it: what this kernel allows, offsets, programs, maps and rings.
 
+mod abilities;
 mod attach;
 mod btf;
+mod features;
 mod load;
 mod maps;
+mod pretend;
 mod tracefs;
 
 use std::{io, path::PathBuf};
 
-pub use attach::{Hook, PROBES, Probe, SWEEP};
-pub use btf::{VMLINUX, read_offsets};
-pub use load::{Kernel, LoadOptions, ProbeStatus, Rings};
+pub use attach::{Hook, Probe};
+pub use btf::VMLINUX;
+pub use features::{FEATURES, Feature, Tier};
+pub use load::{FeatureStatus, Kernel, LoadOptions, Rings};
 pub use maps::{LossCounters, SlotTable};
+pub use pretend::{PREFIXES as PRETEND_PREFIXES, Pretend};
 
 /// What can go wrong between the agent and the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +27,11 @@ pub enum KernelError {
     Btf { path: PathBuf, what: String },
     #[error("this kernel has no {}", .0.join(", "))]
     MissingFields(Vec<String>),
+    #[error("kernel memory cannot be read: {0}")]
+    CannotRead(String),
+    /// Why a tier is out of the question, without trying it.
+    #[error("{0}")]
+    Unable(String),
     #[error("cannot load the kernel programs: {0}")]
     Load(String),
     #[error("{program} cannot be {step} on {hook}: {what}")]

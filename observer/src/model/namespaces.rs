@@ -64,6 +64,16 @@ impl Tuple {
             .filter(|ns| self.get(*ns) != 0 && other.get(*ns) != 0 && self.get(*ns) != other.get(*ns))
     }
 
+    /// The same without the types that `host` does not know: nothing can be held against them.
+    pub fn as_far_as(mut self, host: &Tuple) -> Tuple {
+        for (own, known) in self.0.iter_mut().zip(host.0) {
+            if known == 0 {
+                *own = 0;
+            }
+        }
+        self
+    }
+
     /// For output: names to inode numbers, unknown ones left out.
     pub fn to_set(&self) -> NamespaceSet {
         self.iter()

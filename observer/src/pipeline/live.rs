@@ -18,7 +18,7 @@ use crate::{
     enrich::{Effect, HostRecord, Snapshot, inherits},
     host::{self, Host, LiveHost, Roots},
     kernel::{Kernel, KernelError, LossCounters, Rings, SlotTable},
-    model::{Alert, Clock, EventRecord},
+    model::{Alert, Clock, EventRecord, Tuple},
 };
 
 /// Ordinary events wait no longer than this.
@@ -150,17 +150,22 @@ impl Live {
         for hierarchy in &hierarchies {
             adopt_all(&mut slots, host::walk(hierarchy), &mut cgroups)?;
         }
-        let processes = host::scan(&options.roots.proc).map_err(LiveError::Host)?;
+        let record = HostRecord::from(found);
+        let mut processes = host::scan(&options.roots.proc).map_err(LiveError::Host)?;
+        for process in &mut processes {
+            // /proc may show types that the kernel side does not.
+            process.inodes = Tuple(process.inodes).as_far_as(&Tuple(record.inodes)).0;
+        }
         let snapshot = Snapshot {
             time_ns: Clock::boot_ns(),
-            host: HostRecord::from(found),
-            hierarchies,
+            host: record,
+            hierarchies: hierarchies.clone(),
             cgroups,
             processes,
         };
         let clock = Clock::now();
         let recorder = options.record.as_deref().map(Recorder::create).transpose()?;
-        let live = LiveHost { roots: options.roots.clone() };
+        let live = LiveHost { roots: options.roots.clone(), hierarchies };
         let mut host: Box<dyn Host> = match &recorder {
             Some(recorder) => {
                 recorder.start(&options.node, clock, &snapshot);

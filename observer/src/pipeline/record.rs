@@ -34,6 +34,7 @@ const RUNTIME: u8 = 5;
 const SWEEP: u8 = 6;
 const IMAGE: u8 = 7;
 const END: u8 = 8;
+const CGROUP: u8 = 9;
 
 /// Why a recording cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +168,12 @@ impl<H: Host> Host for RecordingHost<H> {
         self.recorder.json(IMAGE, &Answer { asked: (pid, start_ticks), answer: &answer });
         answer
     }
+
+    fn cgroup_path(&mut self, hierarchy: u32, id: u64) -> Option<String> {
+        let answer = self.host.cgroup_path(hierarchy, id);
+        self.recorder.json(CGROUP, &Answer { asked: (hierarchy, id), answer: &answer });
+        answer
+    }
 }
 
 struct Reader {
@@ -259,6 +266,10 @@ impl Host for ReplayHost {
 
     fn image(&mut self, pid: u32, start_ticks: u64) -> Option<(Option<String>, Vec<String>)> {
         self.answer(IMAGE, &(pid, start_ticks)).flatten()
+    }
+
+    fn cgroup_path(&mut self, hierarchy: u32, id: u64) -> Option<String> {
+        self.answer(CGROUP, &(hierarchy, id)).flatten()
     }
 }
 

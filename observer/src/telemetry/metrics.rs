@@ -112,7 +112,7 @@ families! {
     sink_dropped: IntCounterVec = "observer_sink_dropped_total", ["sink"],
         "Alerts and events that a sink's full queue turned away; for the socket, once for each subscriber.";
     feature_enabled: IntGaugeVec = "observer_feature_enabled", ["feature", "tier"],
-        "Whether a hook is attached (1) or this kernel refuses it (0); tier is required or optional.";
+        "1 if this tier serves the feature, 0 if a better one does or this kernel refuses it; all 0 means that the feature is off.";
     ready: IntGauge = "observer_ready", [],
         "1 when armed: the hooks are attached and the scan at start is done.";
     build_info: IntGaugeVec = "observer_build_info", ["version", "commit"],
@@ -298,9 +298,8 @@ impl Metrics {
         self.inner.families.ring_used_bytes.with_label_values(&[ring.name()]).set(bytes as i64);
     }
 
-    /// Whether a hook of the attach table is attached.
-    pub fn feature(&self, name: &str, required: bool, enabled: bool) {
-        let tier = if required { "required" } else { "optional" };
+    /// Whether a tier of a feature serves it.
+    pub fn feature(&self, name: &str, tier: &str, enabled: bool) {
         self.inner.families.feature_enabled.with_label_values(&[name, tier]).set(i64::from(enabled));
     }
 
@@ -378,7 +377,7 @@ mod tests {
     #[test]
     fn every_family_of_the_table_is_exposed() {
         let metrics = Metrics::new();
-        metrics.feature("process_exec", true, true);
+        metrics.feature("processes", "tp_btf", true);
         metrics.sink("stdout", true);
         let text = metrics.expose(true);
         for family in FAMILIES {
@@ -469,7 +468,7 @@ mod tests {
     #[test]
     fn promtool_finds_nothing_to_say() {
         let metrics = Metrics::new();
-        metrics.feature("exit_setns", true, true);
+        metrics.feature("namespace_calls", "fentry", true);
         metrics.sink("stdout", true).written(1);
         metrics.latency(Duration::from_millis(2));
         let mut promtool = match Command::new("promtool")

@@ -1,0 +1,79 @@
+//! What the kernel programs can make use of on this kernel.
+
+use aya::{
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
+use observer_common::{OFFSET_SOURCES, ability};
+
+use super::{KernelError, btf::Resolved, pretend::Pretend};
+
+/// The bits for the kernel programs, and for each missing one the reason.
+#[derive(Clone, Debug)]
+pub struct Abilities {
+    pub bits: u64,
+    missing: Vec<(u64, String)>,
+}
+
+/// A helper, what it is needed for, and its name.
+const HELPERS: [(BpfHelper, u64, &str); 3] = [
+    (BpfHelper::BPF_FUNC_get_current_task_btf, ability::TYPED_LOADS, "bpf_get_current_task_btf"),
+    (BpfHelper::BPF_FUNC_probe_read_kernel, ability::READ_KERNEL, "bpf_probe_read_kernel"),
+    (BpfHelper::BPF_FUNC_task_pt_regs, ability::TASK_REGS, "bpf_task_pt_regs"),
+];
+
+impl Abilities {
+    /// From the fields that the kernel has and the helpers that it allows.
+    pub fn find(fields: &Resolved, pretend: &Pretend) -> Result<Self, KernelError> {
+        let mut found = Abilities { bits: 0, missing: Vec::new() };
+        for source in OFFSET_SOURCES {
+            found.bits |= source.ability;
+        }
+        for (ability, field) in &fields.missing {
+            found.lacks(*ability, format!("this kernel has no {field}"));
+        }
+        for (helper, ability, name) in HELPERS {
+            // A kernel that does not let us ask lets nothing else be loaded either; that tells why.
+            let allowed = is_helper_supported(ProgramType::TracePoint, helper).unwrap_or(true);
+            if allowed && !pretend.helper(name) {
+                found.bits |= ability;
+            } else {
+                found.lacks(ability, format!("this kernel does not allow {name}"));
+            }
+        }
+        if found.bits & ability::READ_KERNEL == 0 {
+            let why = found.why(ability::READ_KERNEL);
+            for dependent in [ability::PID_NAMESPACE, ability::ROOT_MOUNT, ability::STACK_REGS] {
+                found.lacks(dependent, why.clone());
+            }
+        }
+        if found.bits & ability::TYPED_LOADS == 0 {
+            // It takes a typed pointer only.
+            found.lacks(ability::TASK_REGS, found.why(ability::TYPED_LOADS));
+        }
+        if found.bits & ability::CORE == 0 {
+            let core = fields.missing.iter().filter(|(ability, _)| *ability == ability::CORE);
+            return Err(KernelError::MissingFields(core.map(|(_, field)| field.clone()).collect()));
+        }
+        if found.bits & (ability::READ_KERNEL | ability::TYPED_LOADS) == 0 {
+            return Err(KernelError::CannotRead(found.why(ability::READ_KERNEL | ability::TYPED_LOADS)));
+        }
+        Ok(found)
+    }
+
+    fn lacks(&mut self, ability: u64, why: String) {
+        self.bits &= !ability;
+        self.missing.push((ability, why));
+    }
+
+    /// Why these abilities are not all there; empty if they are.
+    pub fn why(&self, abilities: u64) -> String {
+        let mut reasons: Vec<&str> = Vec::new();
+        for (ability, why) in &self.missing {
+            if ability & abilities != 0 && !reasons.contains(&why.as_str()) {
+                reasons.push(why);
+            }
+        }
+        reasons.join("; ")
+    }
+}

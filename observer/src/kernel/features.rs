@@ -1,0 +1,317 @@
+//! What the kernel side can show, and by which means: the table of features, each with its tiers in order of preference.
+//!
+//! A tier is a set of hooks and of abilities (`observer_common::ability`) that together serve a feature. The first tier
+//! that this kernel allows serves it; `observer check` and `observer_feature_enabled` name it.
+
+use observer_common::ability;
+
+use super::attach::{Hook, Probe, SWEEP};
+
+/// Something that the agent sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Feature {
+    pub name: &'static str,
+    /// Without it the agent does not start.
+    pub required: bool,
+    /// What is not seen if no tier can be had.
+    pub without: &'static str,
+    /// Best first.
+    pub tiers: &'static [Tier],
+}
+
+/// One way to serve a feature.
+#[derive(Clone, Copy, Debug)]
+pub struct Tier {
+    pub name: &'static str,
+    /// All of them are needed.
+    pub abilities: u64,
+    pub probes: &'static [Probe],
+    /// What it does not show that a better tier does.
+    pub lacks: &'static str,
+}
+
+/// Layouts of the kernel's structures, read from its BTF.
+const fn layout(abilities: u64) -> Tier {
+    Tier { name: "btf", abilities, probes: &[], lacks: "" }
+}
+
+const fn hooks(name: &'static str, probes: &'static [Probe]) -> Tier {
+    Tier { name, abilities: ability::CORE, probes, lacks: "" }
+}
+
+const fn probe(program: &'static str, hook: Hook, source: &'static str) -> Probe {
+    Probe { program, hook, source }
+}
+
+/// All of them. A new probe is a program in `observer-ebpf/src/probes` and an entry here.
+pub const FEATURES: &[Feature] = &[
+    Feature {
+        name: "processes",
+        required: true,
+        without: "processes that begin and end, inherited marks, namespaces made by clone",
+        tiers: &[hooks(
+            "tp_btf",
+            &[
+                probe("process_fork", Hook::TpBtf("sched_process_fork"), "kernel_clone, kernel/fork.c"),
+                probe("process_exec", Hook::TpBtf("sched_process_exec"), "exec_binprm, fs/exec.c"),
+                probe("process_exit", Hook::TpBtf("sched_process_exit"), "do_exit, kernel/exit.c"),
+            ],
+        )],
+    },
+    Feature {
+        name: "cgroups",
+        required: true,
+        without: "containers that begin and end, moves between cgroups, entering",
+        tiers: &[hooks(
+            "tp_btf",
+            &[
+                probe("cgroup_mkdir", Hook::TpBtf("cgroup_mkdir"), "cgroup_mkdir, kernel/cgroup/cgroup.c"),
+                probe("cgroup_rmdir", Hook::TpBtf("cgroup_rmdir"), "cgroup_rmdir, kernel/cgroup/cgroup.c"),
+                probe(
+                    "cgroup_attach_task",
+                    Hook::TpBtf("cgroup_attach_task"),
+                    "cgroup_attach_task, kernel/cgroup/cgroup.c",
+                ),
+            ],
+        )],
+    },
+    Feature {
+        name: "cgroup_transfers",
+        required: false,
+        without: "tasks moved in bulk between v1 cgroups",
+        tiers: &[hooks(
+            "tp_btf",
+            &[probe(
+                "cgroup_transfer_tasks",
+                Hook::TpBtf("cgroup_transfer_tasks"),
+                "cgroup_transfer_tasks, kernel/cgroup/cgroup-v1.c",
+            )],
+        )],
+    },
+    Feature {
+        name: "namespace_calls",
+        required: true,
+        without: "setns and unshare at the moment of the call",
+        tiers: &[
+            Tier {
+                name: "fentry",
+                abilities: ability::CALL_ARGUMENTS,
+                probes: &[
+                    probe(
+                        "fexit_setns",
+                        Hook::FunctionExit("__x64_sys_setns"),
+                        "SYSCALL_DEFINE2(setns), kernel/nsproxy.c",
+                    ),
+                    probe(
+                        "fexit_unshare",
+                        Hook::FunctionExit("__x64_sys_unshare"),
+                        "SYSCALL_DEFINE1(unshare), kernel/fork.c",
+                    ),
+                ],
+                lacks: "calls that seccomp refused",
+            },
+            hooks(
+                "tracepoint",
+                &[
+                    probe(
+                        "exit_setns",
+                        Hook::SyscallExit("setns"),
+                        "SYSCALL_DEFINE2(setns), kernel/nsproxy.c",
+                    ),
+                    probe("exit_unshare", Hook::SyscallExit("unshare"), "ksys_unshare, kernel/fork.c"),
+                ],
+            ),
+        ],
+    },
+    Feature {
+        name: "namespace_refusals",
+        required: false,
+        without: "refused attempts to clone into new namespaces",
+        tiers: &[
+            Tier {
+                name: "fentry",
+                abilities: ability::CALL_ARGUMENTS,
+                probes: &[
+                    probe(
+                        "fexit_clone",
+                        Hook::FunctionExit("__x64_sys_clone"),
+                        "SYSCALL_DEFINE5(clone), kernel/fork.c",
+                    ),
+                    probe(
+                        "fexit_clone3",
+                        Hook::FunctionExit("__x64_sys_clone3"),
+                        "SYSCALL_DEFINE2(clone3), kernel/fork.c",
+                    ),
+                ],
+                lacks: "calls that seccomp refused",
+            },
+            Tier {
+                name: "tracepoint",
+                abilities: ability::CALL_ARGUMENTS,
+                probes: &[
+                    probe("exit_clone", Hook::SyscallExit("clone"), "SYSCALL_DEFINE5(clone), kernel/fork.c"),
+                    probe(
+                        "exit_clone3",
+                        Hook::SyscallExit("clone3"),
+                        "SYSCALL_DEFINE2(clone3), kernel/fork.c",
+                    ),
+                ],
+                lacks: "",
+            },
+        ],
+    },
+    Feature {
+        name: "root_calls",
+        required: false,
+        without: "chroot and pivot_root at the moment of the call",
+        tiers: &[
+            Tier {
+                name: "fentry",
+                abilities: ability::ROOT | ability::CALL_ARGUMENTS,
+                probes: &[
+                    probe(
+                        "fexit_chroot",
+                        Hook::FunctionExit("__x64_sys_chroot"),
+                        "SYSCALL_DEFINE1(chroot), fs/open.c",
+                    ),
+                    probe(
+                        "fexit_pivot_root",
+                        Hook::FunctionExit("__x64_sys_pivot_root"),
+                        "SYSCALL_DEFINE2(pivot_root), fs/namespace.c",
+                    ),
+                ],
+                lacks: "calls that seccomp refused",
+            },
+            Tier {
+                name: "tracepoint",
+                abilities: ability::ROOT,
+                probes: &[
+                    probe("exit_chroot", Hook::SyscallExit("chroot"), "SYSCALL_DEFINE1(chroot), fs/open.c"),
+                    probe(
+                        "exit_pivot_root",
+                        Hook::SyscallExit("pivot_root"),
+                        "SYSCALL_DEFINE2(pivot_root), fs/namespace.c",
+                    ),
+                ],
+                lacks: "",
+            },
+        ],
+    },
+    Feature {
+        name: "compat_calls",
+        required: false,
+        without: "32-bit calls (int 0x80) at the moment of the call: what they changed shows at the task's next fork, exec or \
+                  exit, or in the next sweep",
+        tiers: &[Tier {
+            name: "fentry",
+            abilities: ability::CALL_ARGUMENTS,
+            probes: &[
+                probe(
+                    "fexit_compat_setns",
+                    Hook::FunctionExit("__ia32_sys_setns"),
+                    "__IA32_SYS_STUBx, arch/x86/include/asm/syscall_wrapper.h",
+                ),
+                probe(
+                    "fexit_compat_unshare",
+                    Hook::FunctionExit("__ia32_sys_unshare"),
+                    "__IA32_SYS_STUBx, arch/x86/include/asm/syscall_wrapper.h",
+                ),
+                probe(
+                    "fexit_compat_chroot",
+                    Hook::FunctionExit("__ia32_sys_chroot"),
+                    "__IA32_SYS_STUBx, arch/x86/include/asm/syscall_wrapper.h",
+                ),
+                probe(
+                    "fexit_compat_pivot_root",
+                    Hook::FunctionExit("__ia32_sys_pivot_root"),
+                    "__IA32_SYS_STUBx, arch/x86/include/asm/syscall_wrapper.h",
+                ),
+            ],
+            lacks: "",
+        }],
+    },
+    Feature {
+        name: "sweep",
+        required: false,
+        without: "changes that no hook shows",
+        tiers: &[
+            hooks(
+                "iterator",
+                &[probe(SWEEP, Hook::Iterator("task"), "task_seq_show, kernel/bpf/task_iter.c")],
+            ),
+            Tier {
+                name: "procfs",
+                abilities: ability::CORE,
+                probes: &[],
+                lacks: "threads other than the first of a process, and root directories",
+            },
+        ],
+    },
+    Feature {
+        name: "pid_namespaces",
+        required: false,
+        without: "the pid namespace that a process is in (the one that its children get is seen), and its number there",
+        tiers: &[layout(ability::PID_NAMESPACE)],
+    },
+    Feature {
+        name: "time_namespaces",
+        required: false,
+        without: "time namespaces",
+        tiers: &[layout(ability::TIME_NAMESPACE)],
+    },
+    Feature {
+        name: "cgroup_namespaces",
+        required: false,
+        without: "cgroup namespaces",
+        tiers: &[layout(ability::CGROUP_NAMESPACE)],
+    },
+    Feature {
+        name: "cgroup_v1",
+        required: false,
+        without: "which v1 cgroups an event's process is in: containers are known by their v2 cgroups only",
+        tiers: &[layout(ability::CGROUP_V1)],
+    },
+    Feature { name: "host_root", required: false, without: "root.escape", tiers: &[layout(ability::ROOT)] },
+    Feature {
+        name: "root_mounts",
+        required: false,
+        without: "root directories in other mount namespaces, and what a root directory is",
+        tiers: &[layout(ability::ROOT_MOUNT)],
+    },
+    Feature {
+        name: "arguments",
+        required: false,
+        without: "arguments of programs",
+        tiers: &[layout(ability::PROGRAM)],
+    },
+    Feature {
+        name: "kernel_texts",
+        required: false,
+        without: "file names of programs as the kernel has them; paths of cgroups are looked up by their ids",
+        tiers: &[layout(ability::READ_KERNEL)],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_feature_has_a_tier() {
+        let names: BTreeSet<&str> = FEATURES.iter().map(|feature| feature.name).collect();
+        assert_eq!(names.len(), FEATURES.len());
+        for feature in FEATURES {
+            assert!(!feature.tiers.is_empty(), "{}", feature.name);
+            assert!(feature.tiers.iter().all(|tier| tier.abilities != 0), "{}", feature.name);
+        }
+    }
+
+    #[test]
+    fn no_program_serves_twice() {
+        let probes = || FEATURES.iter().flat_map(|feature| feature.tiers).flat_map(|tier| tier.probes);
+        let programs: BTreeSet<&str> = probes().map(|probe| probe.program).collect();
+        assert_eq!(programs.len(), probes().count());
+    }
+}
