@@ -59,8 +59,10 @@ pub mod ability {
     pub const ROOT: u64 = 1 << 10;
     /// Mount namespace, device and inode of a task's root.
     pub const ROOT_MOUNT: u64 = 1 << 11;
-    /// A program's file name and arguments.
+    /// Where a program's file name and arguments are.
     pub const PROGRAM: u64 = 1 << 12;
+    /// `bpf_probe_read_user`: what a call's arguments point to.
+    pub const READ_USER: u64 = 1 << 13;
 }
 
 offsets! {

@@ -54,6 +54,7 @@ fn what_is_missing_disables_only_what_needs_it() {
         ),
         ("helper:bpf_get_current_task_btf", &[]),
         ("helper:bpf_task_pt_regs", &[]),
+        ("helper:bpf_probe_read_user", &[("namespace_refusals", "off"), ("arguments", "off")]),
         (
             "helper:bpf_probe_read_kernel",
             &[("pid_namespaces", "off"), ("root_mounts", "off"), ("kernel_texts", "off")],
@@ -129,8 +130,8 @@ fn an_escape_without_typed_pointers() {
 fn an_escape_without_reading_kernel_memory() {
     escape_without(
         "unread",
-        &["helper:bpf_probe_read_kernel"],
-        &["pid_namespaces", "root_mounts", "kernel_texts"],
+        &["helper:bpf_probe_read_kernel", "helper:bpf_probe_read_user"],
+        &["pid_namespaces", "root_mounts", "kernel_texts", "arguments", "namespace_refusals"],
     );
 }
 

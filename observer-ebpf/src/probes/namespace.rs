@@ -5,11 +5,12 @@ use aya_ebpf::{
     macros::{fexit, tracepoint},
     programs::{FExitContext, TracePointContext},
 };
-use observer_common::{Kind, NS_USER, SLOT_MASK, Syscall, flags, mark};
+use observer_common::{Kind, NS_USER, SLOT_MASK, Syscall, ability, flags, mark};
 
 use crate::{
     debug_log,
     emit::Frame,
+    offsets::able,
     probes::calls::{self, nr, was_refused},
     slots,
     task::{self, Task},
@@ -163,7 +164,7 @@ pub fn fexit_clone3(ctx: FExitContext) -> i32 {
 
 #[inline(always)]
 fn cloned3(task: Task, mut call: Syscall) {
-    if call.ret >= 0 {
+    if call.ret >= 0 || !able(ability::READ_USER) {
         return;
     }
     // SAFETY: the helper checks the address; flags are the first member of struct clone_args.

@@ -219,7 +219,9 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
         let total = end.wrapping_sub(start);
         let mut args_len = if total > MAX_ARGS as u64 { MAX_ARGS } else { total as usize };
         let at = sealed.end + name_len;
-        if bpf_probe_read_user(frame.at(at) as *mut _, args_len as u32, start as *const _) != 0 {
+        if !able(ability::READ_USER)
+            || bpf_probe_read_user(frame.at(at) as *mut _, args_len as u32, start as *const _) != 0
+        {
             args_len = 0;
         }
         (*payload).old_tid = old_tid;

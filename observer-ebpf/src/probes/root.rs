@@ -5,10 +5,11 @@ use aya_ebpf::{
     macros::{fexit, tracepoint},
     programs::{FExitContext, TracePointContext},
 };
-use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, Syscall, flags, mark};
+use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, Syscall, ability, flags, mark};
 
 use crate::{
     emit::Frame,
+    offsets::able,
     probes::calls::{self, nr},
     task::{self, Task},
 };
@@ -74,7 +75,11 @@ fn changed_root(task: Task, call: Syscall, kind: Kind) {
         (*payload).reserved = 0;
         let bits = if done { flags::EXPLAINED } else { 0 };
         let sealed = frame.seal(task, kind, size_of::<RootChange>(), mark, bits, urgent);
-        let got = bpf_probe_read_user_str(frame.at(sealed.end) as *mut _, MAX_PATH as u32, path as *const _);
+        let got = if able(ability::READ_USER) {
+            bpf_probe_read_user_str(frame.at(sealed.end) as *mut _, MAX_PATH as u32, path as *const _)
+        } else {
+            0
+        };
         let len = if got > 1 && got <= MAX_PATH as i64 { got as usize - 1 } else { 0 };
         (*payload).path_len = len as u32;
         frame.send(sealed, sealed.end + len);

@@ -12,20 +12,23 @@ use super::{KernelError, btf::Resolved, pretend::Pretend};
 #[derive(Clone, Debug)]
 pub struct Abilities {
     pub bits: u64,
+    /// The kernel keeps its memory to itself: lockdown=confidentiality.
+    pub confidential: bool,
     missing: Vec<(u64, String)>,
 }
 
 /// A helper, what it is needed for, and its name.
-const HELPERS: [(BpfHelper, u64, &str); 3] = [
+const HELPERS: [(BpfHelper, u64, &str); 4] = [
     (BpfHelper::BPF_FUNC_get_current_task_btf, ability::TYPED_LOADS, "bpf_get_current_task_btf"),
     (BpfHelper::BPF_FUNC_probe_read_kernel, ability::READ_KERNEL, "bpf_probe_read_kernel"),
+    (BpfHelper::BPF_FUNC_probe_read_user, ability::READ_USER, "bpf_probe_read_user"),
     (BpfHelper::BPF_FUNC_task_pt_regs, ability::TASK_REGS, "bpf_task_pt_regs"),
 ];
 
 impl Abilities {
     /// From the fields that the kernel has and the helpers that it allows.
     pub fn find(fields: &Resolved, pretend: &Pretend) -> Result<Self, KernelError> {
-        let mut found = Abilities { bits: 0, missing: Vec::new() };
+        let mut found = Abilities { bits: 0, confidential: false, missing: Vec::new() };
         for source in OFFSET_SOURCES {
             found.bits |= source.ability;
         }
@@ -35,11 +38,17 @@ impl Abilities {
         for (helper, ability, name) in HELPERS {
             // A kernel that does not let us ask lets nothing else be loaded either; that tells why.
             let allowed = is_helper_supported(ProgramType::TracePoint, helper).unwrap_or(true);
+            found.confidential |= ability == ability::READ_KERNEL && !allowed;
             if allowed && !pretend.helper(name) {
                 found.bits |= ability;
             } else {
                 found.lacks(ability, format!("this kernel does not allow {name}"));
             }
+        }
+        if found.confidential {
+            // aya takes a kernel that refuses bpf_probe_read_kernel for one older than that helper (5.5), and puts
+            // bpf_probe_read in the place of both, which is refused as well.
+            found.lacks(ability::READ_USER, found.why(ability::READ_KERNEL));
         }
         if found.bits & ability::READ_KERNEL == 0 {
             let why = found.why(ability::READ_KERNEL);

@@ -92,9 +92,10 @@ pub struct Attacher<'a> {
 }
 
 impl<'a> Attacher<'a> {
-    pub fn new(bpf: &'a mut Ebpf, btf: &'a Btf, pretend: &'a Pretend) -> Self {
+    /// `confidential` as in [`super::abilities::Abilities`].
+    pub fn new(bpf: &'a mut Ebpf, btf: &'a Btf, pretend: &'a Pretend, confidential: bool) -> Self {
         let programs = bpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
-        Attacher { programs: Mutex::new(programs), btf, tracefs: Tracefs::open(), pretend }
+        Attacher { programs: Mutex::new(programs), btf, tracefs: Tracefs::open(confidential), pretend }
     }
 
     /// Why functions cannot be hooked here, if they cannot.

@@ -130,7 +130,7 @@ pub const FEATURES: &[Feature] = &[
         tiers: &[
             Tier {
                 name: "fentry",
-                abilities: ability::CALL_ARGUMENTS,
+                abilities: ability::CALL_ARGUMENTS | ability::READ_USER,
                 probes: &[
                     probe(
                         "fexit_clone",
@@ -147,7 +147,7 @@ pub const FEATURES: &[Feature] = &[
             },
             Tier {
                 name: "tracepoint",
-                abilities: ability::CALL_ARGUMENTS,
+                abilities: ability::CALL_ARGUMENTS | ability::READ_USER,
                 probes: &[
                     probe("exit_clone", Hook::SyscallExit("clone"), "SYSCALL_DEFINE5(clone), kernel/fork.c"),
                     probe(
@@ -281,8 +281,8 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "arguments",
         required: false,
-        without: "arguments of programs",
-        tiers: &[layout(ability::PROGRAM)],
+        without: "arguments of programs that end at once, and paths given to chroot and pivot_root",
+        tiers: &[layout(ability::PROGRAM | ability::READ_USER)],
     },
     Feature {
         name: "kernel_texts",

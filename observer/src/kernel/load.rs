@@ -90,7 +90,8 @@ impl Kernel {
             .map_max_entries("PRIORITY", options.priority_bytes);
         let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
         wake_at(&mut bpf, u64::from(options.events_bytes) / 8)?;
-        let (features, attached) = serve_all(&Attacher::new(&mut bpf, &types, &options.pretend), &abilities);
+        let (features, attached) =
+            serve_all(&Attacher::new(&mut bpf, &types, &options.pretend, abilities.confidential), &abilities);
         Ok(Kernel { bpf, _attached: attached, features, offsets: fields.offsets })
     }
 

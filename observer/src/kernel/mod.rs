@@ -36,7 +36,7 @@ pub enum KernelError {
     Load(String),
     #[error("{program} cannot be {step} on {hook}: {what}")]
     Probe { program: &'static str, step: &'static str, hook: String, what: String },
-    #[error("no tracefs at /sys/kernel/tracing, and none could be mounted: {0}")]
+    #[error("no tracefs at /sys/kernel/tracing, and none can be mounted: {0}")]
     Tracefs(io::Error),
     #[error("map {name}: {what}")]
     Map { name: &'static str, what: String },
