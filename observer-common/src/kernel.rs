@@ -173,6 +173,8 @@ pub const SLOT_BITS: u32 = 48;
 pub const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 /// Kernel-made slots carry the CPU plus one above this bit; the agent's own carry [`SLOT_AGENT`].
 pub const SLOT_CPU_SHIFT: u32 = 36;
+/// ... and below it the scratch frame of the program that made them: each counts its own, without atomics.
+pub const SLOT_FRAME_SHIFT: u32 = 34;
 pub const SLOT_AGENT: u64 = 0xfff << SLOT_CPU_SHIFT;
 
 /// Bits of a process's entry above the slot.

@@ -13,7 +13,8 @@ use aya_ebpf::{
 };
 use observer_common::{
     ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, Kind, LOSSES,
-    Loss, MAX_ANCESTORS, NAMESPACES, SLOT_MASK, ability, flags, mark, tuple_hash,
+    Loss, MAX_ANCESTORS, NAMESPACES, SLOT_CPU_SHIFT, SLOT_FRAME_SHIFT, SLOT_MASK, ability, flags, mark,
+    tuple_hash,
 };
 
 use crate::{
@@ -35,15 +36,23 @@ static WAKE_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES as u32, 0);
 #[map]
 static BUDGETS: LruHashMap<BudgetKey, Budget> = LruHashMap::with_max_entries(8192, 0);
+/// Programs that can be at work on one CPU at the same time: one that was interrupted, or, on kernels whose
+/// tracepoints can be preempted (7.x), several tasks' in turn.
+pub const DEPTH: u32 = 4;
 #[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(DEPTH, 0);
 
 /// Room for the largest frame, and for the verifier's view of the bounds.
 pub const FRAME: usize = 2048;
 
 #[repr(C, align(8))]
 pub struct Scratch {
-    busy: u64,
+    /// How many have put their hands on it; whoever finds only its own has it.
+    hands: u64,
+    /// Slots that were handed out by holders of this frame.
+    slots: u64,
+    /// Which of the CPU's frames this is.
+    index: u64,
     /// v1 hierarchies of the pids and memory controllers, 0 if they are v2's: with the header's ids, the keys of
     /// the task's cgroups.
     pids_hierarchy: u32,
@@ -57,53 +66,89 @@ pub struct Scratch {
     bytes: [u8; FRAME + 1024],
 }
 
+/// An atomic addition without a result, the only kind that 5.10 knows (`core`'s are not there for this target):
+/// between a plain load and its store another program may run on this CPU.
+///
+/// # Safety
+/// `place` is an aligned word of a map entry.
 #[inline(always)]
-fn add_one(counters: &PerCpuArray<u64>, index: u32) {
-    if let Some(counter) = counters.get_ptr_mut(index) {
-        // SAFETY: this CPU's own counter.
-        unsafe { *counter += 1 }
+unsafe fn add(place: *mut u64, number: i64) {
+    // SAFETY: the caller's word; nothing else is touched.
+    #[cfg(target_arch = "bpf")]
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({place} + 0) += {number}",
+            place = in(reg) place,
+            number = in(reg) number,
+        );
     }
+    #[cfg(not(target_arch = "bpf"))]
+    let _ = (place, number);
 }
 
 #[inline(always)]
 pub fn count_loss(loss: Loss) {
-    add_one(&LOST, loss as u32);
+    if let Some(counter) = LOST.get_ptr_mut(loss as u32) {
+        // SAFETY: a map entry.
+        unsafe { add(counter, 1) };
+    }
 }
 
 /// A frame being written; given back when dropped.
-pub struct Frame(*mut Scratch);
+pub struct Frame {
+    scratch: *mut Scratch,
+}
 
 impl Drop for Frame {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: a map entry of this CPU.
-        unsafe { (&raw mut (*self.0).busy).write_volatile(0) }
+        unsafe { add(&raw mut (*self.scratch).hands, -1) };
     }
 }
 
 impl Frame {
-    /// This CPU's scratch frame, unless a program that this one interrupted is writing it.
+    /// One of this CPU's scratch frames that no program which this one interrupted is writing.
     #[inline(always)]
     pub fn take() -> Option<Frame> {
-        let scratch = SCRATCH.get_ptr_mut(0)?;
         let host_root = task::host_root()?;
-        // SAFETY: a map entry of this CPU; programs do not migrate while they run.
-        unsafe {
-            let busy = &raw mut (*scratch).busy;
-            if busy.read_volatile() != 0 {
-                count_loss(Loss::Nested);
-                return None;
+        for index in 0..DEPTH {
+            let scratch = SCRATCH.get_ptr_mut(index)?;
+            // SAFETY: a map entry of this CPU; programs do not migrate while they run. Atomics without results decide who
+            // has it: each adds itself and then looks. Whoever sees 1 is alone, and stays so: all that come later see
+            // more until it takes itself off again.
+            unsafe {
+                let hands = &raw mut (*scratch).hands;
+                add(hands, 1);
+                if hands.read_volatile() == 1 {
+                    (*scratch).host_root = host_root;
+                    // Into memory, where the verifier forgets it: else it would follow the program once for each frame.
+                    (&raw mut (*scratch).index).write_volatile(index as u64);
+                    return Some(Frame { scratch });
+                }
+                add(hands, -1);
             }
-            busy.write_volatile(1);
-            (*scratch).host_root = host_root;
         }
-        Some(Frame(scratch))
+        count_loss(Loss::Nested);
+        None
+    }
+
+    /// A number for a slot that was never given before: the frame's holder counts alone.
+    #[inline(always)]
+    pub fn new_slot(&self) -> u64 {
+        // SAFETY: this program's own frame; the helper has no preconditions.
+        unsafe {
+            (*self.scratch).slots += 1;
+            let cpu = bpf_get_smp_processor_id() as u64;
+            let number = (*self.scratch).slots & ((1 << SLOT_FRAME_SHIFT) - 1);
+            ((cpu + 1) & 0x7ff) << SLOT_CPU_SHIFT | (*self.scratch).index << SLOT_FRAME_SHIFT | number
+        }
     }
 
     #[inline(always)]
     pub fn header(&self) -> *mut Header {
         // SAFETY: inside the map entry.
-        unsafe { &raw mut (*self.0).bytes as *mut Header }
+        unsafe { &raw mut (*self.scratch).bytes as *mut Header }
     }
 
     /// The place for a fixed payload.
@@ -116,7 +161,7 @@ impl Frame {
     #[inline(always)]
     pub fn at(&self, offset: usize) -> *mut u8 {
         // SAFETY: the verifier checks the bounds of what is written.
-        unsafe { (&raw mut (*self.0).bytes as *mut u8).add(offset) }
+        unsafe { (&raw mut (*self.scratch).bytes as *mut u8).add(offset) }
     }
 
     /// Fills the header for `task`, except `size`, `kind`, `flags` and `slot`. Returns the hash of its namespaces.
@@ -150,16 +195,16 @@ impl Frame {
             // All ones for a v1 hierarchy, none for v2, where the id would only repeat the one above.
             (*header).cgroup_pids = pids_id & v1_mask(pids_hierarchy);
             (*header).cgroup_memory = memory_id & v1_mask(memory_hierarchy);
-            (*self.0).pids_hierarchy = pids_hierarchy;
-            (*self.0).memory_hierarchy = memory_hierarchy;
+            (*self.scratch).pids_hierarchy = pids_hierarchy;
+            (*self.scratch).memory_hierarchy = memory_hierarchy;
             task.comm(&raw mut (*header).comm);
             (*header).ns_pid = task.namespaces(&raw mut (*header).inodes);
             // Through memory the pointer becomes a number, which alone the verifier lets be compared with one. No
             // branch: `same` is 1 or 0.
-            (&raw mut (*self.0).task_root).write_volatile(task.root_dentry() as u64);
-            let differs = (&raw const (*self.0).task_root).read_volatile() ^ (*self.0).host_root;
+            (&raw mut (*self.scratch).task_root).write_volatile(task.root_dentry() as u64);
+            let differs = (&raw const (*self.scratch).task_root).read_volatile() ^ (*self.scratch).host_root;
             let same = if able(ability::ROOT) { (differs.wrapping_sub(1) & !differs) >> 63 } else { 0 };
-            (*self.0).root_flag = same as u32 * flags::HOST_ROOT;
+            (*self.scratch).root_flag = same as u32 * flags::HOST_ROOT;
             tuple_hash(&(*header).inodes, same)
         }
     }
@@ -172,8 +217,16 @@ impl Frame {
         unsafe {
             [
                 CgroupKey { hierarchy: 0, reserved: 0, id: (*header).cgroup_v2 },
-                CgroupKey { hierarchy: (*self.0).pids_hierarchy, reserved: 0, id: (*header).cgroup_pids },
-                CgroupKey { hierarchy: (*self.0).memory_hierarchy, reserved: 0, id: (*header).cgroup_memory },
+                CgroupKey {
+                    hierarchy: (*self.scratch).pids_hierarchy,
+                    reserved: 0,
+                    id: (*header).cgroup_pids,
+                },
+                CgroupKey {
+                    hierarchy: (*self.scratch).memory_hierarchy,
+                    reserved: 0,
+                    id: (*header).cgroup_memory,
+                },
             ]
         }
     }
@@ -182,7 +235,7 @@ impl Frame {
     #[inline(always)]
     pub fn has_host_root(&self) -> bool {
         // SAFETY: as in `fill`.
-        unsafe { (*self.0).root_flag != 0 }
+        unsafe { (*self.scratch).root_flag != 0 }
     }
 
     /// Notes in the header whose the task is.
@@ -205,7 +258,7 @@ impl Frame {
         urgent: bool,
     ) -> Sealed {
         // SAFETY: this CPU's scratch.
-        bits |= unsafe { (*self.0).root_flag };
+        bits |= unsafe { (*self.scratch).root_flag };
         if mark & mark::ENTERING != 0 {
             bits |= flags::ENTERING;
         }

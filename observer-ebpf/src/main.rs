@@ -6,6 +6,7 @@
 //! reporting is decided in `probes`, one file per topic.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod emit;
 mod offsets;

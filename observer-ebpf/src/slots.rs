@@ -1,14 +1,7 @@
 //! Slots: which cgroup belongs to which container, known in the kernel before userspace has heard of it.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id},
-    macros::map,
-    maps::{HashMap, PerCpuArray},
-};
-use observer_common::{
-    CgroupKey, Inodes, Loss, NS_MNT, NS_PID, NS_USER, SLOT_CPU_SHIFT, SLOT_MASK, SlotInfo, class, mark,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_pid_tgid, macros::map, maps::HashMap};
+use observer_common::{CgroupKey, Inodes, Loss, NS_MNT, NS_PID, NS_USER, SLOT_MASK, SlotInfo, class, mark};
 
 use crate::{
     emit::{self, Frame},
@@ -27,24 +20,6 @@ static SLOTS: HashMap<u64, SlotInfo> = HashMap::with_max_entries(65536, 0);
 /// Slots of namespaces that are a container without a cgroup, by the inode of the pid (else user) namespace.
 #[map]
 static NAMESPACES: HashMap<u32, u64> = HashMap::with_max_entries(16384, 0);
-
-/// Slots handed out on this CPU. Counted per CPU so that no atomic read-modify-write is needed (5.10 has none).
-#[map]
-static NEXT_SLOT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
-/// A number never used before.
-#[inline(always)]
-fn new_slot() -> u64 {
-    let Some(next) = NEXT_SLOT.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own entry.
-    let number = unsafe {
-        *next += 1;
-        *next
-    };
-    // SAFETY: the helper has no preconditions.
-    let cpu = unsafe { bpf_get_smp_processor_id() } as u64;
-    ((cpu + 1) & 0x7ff) << SLOT_CPU_SHIFT | number & ((1 << SLOT_CPU_SHIFT) - 1)
-}
 
 #[inline(always)]
 fn info(slot: u64) -> Option<&'static SlotInfo> {
@@ -170,13 +145,18 @@ fn of_frame(frame: &Frame) -> u64 {
 /// Gives a new cgroup its slot: its parent's if that belongs to a container, or if the maker itself carries it
 /// (the container may be so new that userspace has not yet named it); else a new one.
 #[inline(always)]
-pub fn adopt(key: CgroupKey, parent: CgroupKey) -> u64 {
+pub fn adopt(key: CgroupKey, parent: CgroupKey, frame: Option<&Frame>) -> u64 {
     let above = slot_of(parent);
     let inherited = above != 0 && !is_host(above) && {
         let maker = task::mark((bpf_get_current_pid_tgid() >> 32) as u32) & SLOT_MASK;
         is_container(above) || maker != 0 && canonical(maker) == canonical(above)
     };
-    let slot = if inherited { above } else { new_slot() };
+    let slot = match frame {
+        _ if inherited => above,
+        Some(frame) => frame.new_slot(),
+        // Nobody hears of the cgroup either; its loss is counted.
+        None => return 0,
+    };
     match CGROUPS.insert(key, slot, BPF_NOEXIST as u64) {
         Ok(()) => slot,
         // The agent's walk of the hierarchies came first.
@@ -214,14 +194,16 @@ fn is_own_world(inodes: *const Inodes) -> Option<u32> {
 
 /// The slot of the container that these namespaces are, made if it is new; 0 if they are none.
 #[inline(always)]
-pub fn of_namespaces(inodes: *const Inodes) -> u64 {
+pub fn of_namespaces(frame: &Frame) -> u64 {
+    // SAFETY: the header lies in the scratch frame.
+    let inodes = unsafe { &raw const (*frame.header()).inodes };
     let Some(key) = is_own_world(inodes) else { return 0 };
     // SAFETY: values are single words.
     if let Some(slot) = unsafe { NAMESPACES.get(key) } {
         // A host process that went into a container's namespaces is no container of its own.
         return if is_host(*slot) { 0 } else { *slot };
     }
-    let slot = new_slot();
+    let slot = frame.new_slot();
     match NAMESPACES.insert(key, slot, BPF_NOEXIST as u64) {
         Ok(()) => slot,
         // SAFETY: values are single words.

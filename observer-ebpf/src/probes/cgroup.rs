@@ -40,7 +40,7 @@ fn made_or_removed(kind: Kind, cgroup: Cgroup, path: *const u8) {
     let Some(frame) = Frame::take() else {
         // The table is kept even where nothing can be said.
         if making {
-            slots::adopt(key, parent);
+            slots::adopt(key, parent, None);
         } else {
             slots::forget(key);
         }
@@ -50,7 +50,7 @@ fn made_or_removed(kind: Kind, cgroup: Cgroup, path: *const u8) {
     frame.fill(task);
     let payload = frame.payload::<CgroupPayload>();
     describe(payload, cgroup);
-    let slot = if making { slots::adopt(key, parent) } else { slots::forget(key) };
+    let slot = if making { slots::adopt(key, parent, Some(&frame)) } else { slots::forget(key) };
     // SAFETY: in the scratch.
     unsafe { (*payload).slot = slot };
     let mark = task::mark(task.tgid());

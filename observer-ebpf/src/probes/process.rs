@@ -188,8 +188,7 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
         }
     }
     if mark & SLOT_MASK == 0 {
-        // SAFETY: as above.
-        let slot = slots::of_namespaces(unsafe { &raw const (*header).inodes });
+        let slot = slots::of_namespaces(&frame);
         if slot != 0 {
             mark |= slot;
             bits |= flags::JUDGE;
