@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod alert;
+pub mod btf;
 pub mod cgroup;
 pub mod containerd;
 pub mod counter;
@@ -17,6 +18,7 @@ pub mod docker;
 pub mod events;
 pub mod host;
 pub mod http;
+pub mod kernel_memory;
 pub mod lab;
 pub mod metrics;
 pub mod own;

@@ -1,6 +1,7 @@
 //! `cargo xtask vm`: the live tests on other kernels, in small virtual machines.
 
 mod boot;
+mod gdb;
 mod image;
 mod kernels;
 

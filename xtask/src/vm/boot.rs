@@ -1,5 +1,6 @@
 //! One run of one machine under QEMU's emulation.
 
+use super::gdb::Debugger;
 use anyhow::{Context, Result, anyhow, bail};
 use std::{
     fs,
@@ -48,6 +49,8 @@ impl Machine<'_> {
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
             .args(["-chardev", "stdio,id=tests,signal=off", "-serial", "chardev:tests"]);
+        let debugger = Debugger::new();
+        qemu.arg("-gdb").arg(debugger.device());
         for file in [&check, &check_json] {
             qemu.arg("-serial").arg(format!("file:{}", file.display()));
         }
@@ -78,6 +81,9 @@ impl Machine<'_> {
             match said.recv_timeout(left) {
                 Ok(line) => {
                     println!("{line}");
+                    if let Some(answer) = debugger.answer(&line) {
+                        println!("{answer}");
+                    }
                     lines.push(line);
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,

@@ -34,6 +34,8 @@ if [ "$layout" = slices ]; then
 fi
 
 export OBSERVER_BIN=/usr/bin/observer OBSERVER_LIVE_EMULATED=1 RUST_BACKTRACE=1
+# A line that begins with "observer-vm: " is read by whoever started the machine: it writes into the machine's memory.
+export OBSERVER_LIVE_DEBUGGER=/dev/ttyS1
 observer check >/dev/ttyS2 2>&1
 observer check --json >/dev/ttyS3 2>/dev/null
 if [ "$tests" != none ]; then
