@@ -20,6 +20,7 @@ pub mod http;
 pub mod lab;
 pub mod metrics;
 pub mod own;
+pub mod pace;
 pub mod pty;
 pub mod rootfs;
 pub mod runc;

@@ -10,7 +10,7 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
-mount -t tmpfs -o mode=1777 tmp /tmp
+chmod 1777 /tmp
 mount -t tmpfs run /run
 ip link set lo up
 for tty in 1 2 3; do stty -F /dev/ttyS$tty raw -echo 115200; done

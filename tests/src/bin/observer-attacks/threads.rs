@@ -60,8 +60,13 @@ pub(crate) fn threads_setns(n: u64, file: &str, source: &str, types: &str) -> Re
                 }
                 // SAFETY: no arguments.
                 println!("tid={}", unsafe { libc::gettid() });
-                // The thread stays, so that what it is can still be looked at from outside.
-                std::thread::sleep(Duration::from_secs(5));
+                // The thread stays while FILE does, so that what it is can still be looked at from outside.
+                for _ in 0..250 {
+                    if !std::path::Path::new(&file).exists() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
                 Ok(())
             })
         })
