@@ -156,10 +156,13 @@ impl Drop for Container {
         if self.pid != 0 {
             // A shell in the host's pid namespace ignores nothing, one that is pid 1 of its own dies of SIGKILL too.
             host::signal(self.pid, libc::SIGKILL);
-            host::reap(self.pid);
         }
+        // In this order: the first process of a pid namespace is not gone before all others in it have been reaped.
         for pid in &self.doomed {
             host::reap(*pid);
+        }
+        if self.pid != 0 {
+            host::reap(self.pid);
         }
         // The cgroup stays busy for a moment after the kill.
         crate::wait::until_true(Duration::from_secs(5), || {

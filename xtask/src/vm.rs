@@ -105,8 +105,11 @@ fn run(kernel: Kernel, layout: Layout, image: &Path, args: &Args) -> Result<()> 
         limit: LIMIT,
     };
     let outcome = machine.run()?;
+    let counts = outcome.counts().map_or_else(String::new, |boot::Counts { passed, failed, skipped }| {
+        format!("{passed} passed, {failed} failed, {skipped} skipped, ")
+    });
     eprintln!(
-        "==> Linux {} ({}): {:.0} s; logs in {}",
+        "==> Linux {} ({}): {counts}{:.0} s; logs in {}",
         kernel.series,
         layout.name(),
         outcome.took.as_secs_f64(),

@@ -13,7 +13,8 @@ use std::{
 
 /// Without what only costs time here: what works around processors' faults (page tables are switched at every system
 /// call), and waiting for RCU the thrifty way (namespaces and cgroups are removed by it).
-const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet rdinit=/init mitigations=off rcupdate.rcu_expedited=1";
+const COMMAND_LINE: &str =
+    "console=ttyS0 panic=-1 quiet rdinit=/init mitigations=off rcupdate.rcu_expedited=1";
 
 /// What to boot, and how.
 pub struct Machine<'a> {
@@ -35,7 +36,29 @@ pub struct Outcome {
     pub took: Duration,
     pub console: PathBuf,
     pub check: PathBuf,
-    pub check_json: PathBuf,
+}
+
+/// What the tests' own words say of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub passed: u32,
+    pub failed: u32,
+    /// Those that said that they cannot run there.
+    pub skipped: u32,
+}
+
+impl Outcome {
+    /// None if the machine ended before its tests, or there were none.
+    pub fn counts(&self) -> Option<Counts> {
+        let result = self.lines.iter().find_map(|line| line.strip_prefix("test result: "))?;
+        let number = |what: &str| {
+            let part = result.split([';', '.']).find_map(|part| part.trim().strip_suffix(what));
+            part.and_then(|number| number.trim().parse().ok()).unwrap_or_default()
+        };
+        let skipped = self.lines.iter().filter(|line| line.contains("SKIPPED: ")).count() as u32;
+        let passed: u32 = number("passed");
+        Some(Counts { passed: passed.saturating_sub(skipped), failed: number("failed"), skipped })
+    }
 }
 
 impl Machine<'_> {
@@ -96,7 +119,7 @@ impl Machine<'_> {
         }
         guest.0.wait()?;
         let code = lines.last().and_then(|line| line.strip_prefix("exit ")?.parse().ok());
-        Ok(Outcome { lines, code, took: started.elapsed(), console, check, check_json })
+        Ok(Outcome { lines, code, took: started.elapsed(), console, check })
     }
 }
 
@@ -107,5 +130,24 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_what_was_skipped() {
+        let said = "running 4 tests\ntest a ... SKIPPED: no b\nok\ntest c ... LEFT OUT: d: e\nok\ntest f ... FAILED\n\
+                    test g ... ok\ntest result: FAILED. 3 passed; 1 failed; 0 ignored; finished in 1.50s\nexit 101";
+        let outcome = Outcome {
+            lines: said.lines().map(str::to_owned).collect(),
+            code: None,
+            took: Duration::ZERO,
+            console: PathBuf::new(),
+            check: PathBuf::new(),
+        };
+        assert_eq!(outcome.counts(), Some(Counts { passed: 2, failed: 1, skipped: 1 }));
     }
 }
