@@ -108,7 +108,6 @@ impl Agent {
             scratch::at_exit(Self::end_kept);
             return Self::launch(Config::new(""), true);
         };
-        agent.settle();
         let before = agent.seen.0.lock().expect("the alerts").alerts.len();
         agent.since = Some((before, SystemTime::now()));
         agent
