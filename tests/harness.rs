@@ -155,7 +155,7 @@ fn roots_are_changed() {
 #[test]
 fn cgroups_are_left() {
     let Some(lab) = lab() else { return };
-    let outside = |hierarchy: &str| Cgroup::make(hierarchy, &format!("/{}/outside", scratch::mark()));
+    let outside = |hierarchy: &str| Cgroup::make(hierarchy, &format!("{}/outside", cgroup::home()));
     let (v1, v2) = (outside("pids"), outside(""));
     let container =
         lab.container(Spec::new("cgroups").bind(&v1.dir, "/cg/pids", true).bind(&v2.dir, "/cg/v2", true));

@@ -3,7 +3,7 @@
 use crate::{FOUR, assert_escape, lab};
 use observer_live::agent::{self, Agent};
 use observer_live::spec::Spec;
-use observer_live::{host, http, scratch, wait};
+use observer_live::{host, http, pace, scratch, wait};
 use std::process::Output;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 fn a_killed_agent_starts_again() {
     let Some(lab) = lab() else { return };
     let target = host::target();
-    let first = lab.agent();
+    let first = lab.fresh_agent();
     let container = lab.container(Spec::privileged("restart"));
     container.sh(&format!("nsenter -t {} -n sleep 300 &", target.pid())).ok();
     first.wait_for("namespace.escape", &container.id);
@@ -30,13 +30,13 @@ fn a_killed_agent_starts_again() {
     again.finish();
 }
 
-/// SIGTERM right after an escape: the alert is drained, not dropped, and the exit code is 0. Five times.
+/// SIGTERM right after an escape: the alert is drained, not dropped, and the exit code is 0. Several times.
 #[test]
 fn sigterm_drains() {
     let Some(lab) = lab() else { return };
     let target = host::target();
-    for turn in 0..5 {
-        let agent = lab.agent();
+    for turn in 0..pace::count(5) {
+        let agent = lab.fresh_agent();
         let container = lab.container(Spec::privileged("drain"));
         container.sh(&format!("nsenter -t {} -n sh -c true", target.pid())).ok();
         let alerts = agent.stop();
@@ -55,7 +55,7 @@ fn sigterm_drains() {
 #[test]
 fn sigterm_cleans_up() {
     let Some(lab) = lab() else { return };
-    let agent = lab.agent();
+    let agent = lab.fresh_agent();
     let socket = agent.config().socket.clone();
     assert!(socket.exists(), "no socket at {}", socket.display());
     agent.finish();

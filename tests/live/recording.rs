@@ -4,8 +4,9 @@ use crate::{FOUR, lab};
 use observer_live::agent::{self, Config};
 use observer_live::host::{self, Guard};
 use observer_live::spec::Spec;
-use observer_live::{scratch, wait};
+use observer_live::{pace, scratch, wait};
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,14 +21,21 @@ fn a_replay_gives_the_same_bytes() {
     let config = Config::new("");
     let container = lab.container(Spec::privileged("recorded"));
     let mut command =
-        agent::observer(&["record", "--output", &path, "--duration", "6", "--config", config.arg()]);
-    let mut record =
-        Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null())).expect("start observer record");
-    // It has no way to say that it is armed; four times the 500 ms that arming may take.
-    std::thread::sleep(Duration::from_secs(2));
+        agent::observer(&["record", "--output", &path, "--duration", "60", "--config", config.arg()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut record = Guard::spawn(&mut command).expect("start observer record");
+    // Its first line comes when it is armed.
+    let mut said = BufReader::new(record.child().stderr.take().expect("the recorder's stderr"));
+    let mut first = String::new();
+    said.read_line(&mut first).expect("read what the recorder says");
+    assert!(first.starts_with("recording to "), "{first}");
     container.sh(&format!("nsenter -t {} -m -n -u -i sh -c true", target.pid())).ok();
+    // As Ctrl-C does, a while after what is to be in it.
+    std::thread::sleep(pace::settle().1 * 2);
+    host::signal(record.pid(), libc::SIGINT);
     let ended = wait::until(Duration::from_secs(20), || record.child().try_wait().ok().flatten());
     assert_eq!(ended.expect("observer record did not end").code(), Some(0));
+    drop(said);
     let id = container.id.clone();
     drop(container);
 

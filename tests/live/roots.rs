@@ -54,7 +54,7 @@ fn a_host_root_before_the_start_is_found() {
     let mut container = lab.container(Spec::privileged("late-root").bind("/", "/host", false));
     let pid = container.exec_detached(&["chroot", "/host", "/bin/sleep", "300"]);
     std::thread::sleep(Duration::from_millis(300));
-    let agent = lab.agent();
+    let agent = lab.fresh_agent();
     let alert = agent.wait_for("root.escape", &container.id);
     assert_eq!(alert.pid(), Some(pid), "{}", alert.line);
     assert_eq!(alert.text("/attribution"), "late", "{}", alert.line);

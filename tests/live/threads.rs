@@ -1,7 +1,7 @@
 //! Threads: the mark must follow each of them.
 
 use crate::{assert_born_inside, assert_escape, lab};
-use observer_live::cgroup::Cgroup;
+use observer_live::cgroup::{self, Cgroup};
 use observer_live::events::Events;
 use observer_live::spec::Spec;
 use observer_live::{host, scratch, wait};
@@ -59,10 +59,13 @@ fn every_thread_of_a_moved_process_keeps_its_container() {
     let Some(lab) = lab() else { return };
     let target = host::target();
     let turns = scratch::subdir("turns");
-    let outside = Cgroup::make("", &format!("/{}/outside", scratch::mark()));
+    let outside = Cgroup::make("", &format!("{}/outside", cgroup::home()));
     let agent = lab.agent();
     let events = Events::follow(&agent);
     let container = lab.container(Spec::privileged("moved").bind(&turns, "/scratch", true));
+    // The agent knows the container by then. (One that the host makes below it in the very moment of its start is taken
+    // for another place.)
+    agent.settle();
     let nested = Cgroup::make("", &format!("{}/nested", container.cgroup_path()));
     let attack = format!("observer-attacks threads-setns 6 /scratch/turn {} net", target.pid());
     container.shell().start(&format!("sh -c 'echo $$; exec {attack}'"));
@@ -85,6 +88,8 @@ fn every_thread_of_a_moved_process_keeps_its_container() {
     joined(4);
     outside.adopt(process).expect("move the process outside");
     joined(6);
+    // That ends the threads.
+    std::fs::remove_file(turns.join("turn")).expect("take the turns away");
     let said = container.shell().wait(Duration::from_secs(20)).ok();
     let tids: Vec<u64> = said.lines().filter_map(|line| line.strip_prefix("tid=")?.parse().ok()).collect();
     assert_eq!(tids.len(), 6, "{said}");

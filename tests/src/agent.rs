@@ -2,7 +2,7 @@
 
 use crate::alert::{self, Alert};
 use crate::metrics::Metrics;
-use crate::{host, http, own, scratch, wait};
+use crate::{host, http, own, pace, scratch, wait};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -44,8 +44,9 @@ impl Config {
         let dir = scratch::subdir("agent");
         let (port, socket) = (http::free_port(), dir.join("observer.sock"));
         let text = format!(
-            "http:\n  listen: \"127.0.0.1:{port}\"\nsocket:\n  path: \"{}\"\n{extra}",
-            socket.display()
+            "http:\n  listen: \"127.0.0.1:{port}\"\nsocket:\n  path: \"{}\"\nsweep_seconds: {}\n{extra}",
+            socket.display(),
+            pace::sweep_seconds()
         );
         let path = dir.join("observer.yaml");
         std::fs::write(&path, text).expect("write the configuration");
@@ -80,31 +81,74 @@ pub struct Agent {
     log: PathBuf,
     /// From the start of the process to the first 200 of /readyz.
     pub ready_after: Duration,
+    /// Whether it outlives the test, for the next one.
+    kept: bool,
+    /// Where this test's part begins: the alerts before it, and those about what happened before (a line about repeats
+    /// comes a minute late), are former tests'.
+    since: Option<(usize, SystemTime)>,
 }
+
+/// The agent that waits for the next test that needs nothing special of one.
+static KEPT: Mutex<Option<Agent>> = Mutex::new(None);
 
 impl Agent {
     pub fn start() -> Self {
         Self::with(Config::new(""))
     }
 
+    /// An agent that the test does not configure, stop or kill. On a slow machine, where a start takes as long as many
+    /// a test, that is one that former tests had as well; it is handed on by [`Agent::finish`], never by a test that
+    /// fails.
+    pub fn share() -> Self {
+        if !pace::emulated() {
+            return Self::start();
+        }
+        let kept = KEPT.lock().expect("the kept agent").take();
+        let Some(mut agent) = kept else {
+            scratch::at_exit(Self::end_kept);
+            return Self::launch(Config::new(""), true);
+        };
+        let before = agent.seen.0.lock().expect("the alerts").alerts.len();
+        agent.since = Some((before, SystemTime::now()));
+        agent
+    }
+
+    /// For a test in whose load another agent would suffer, or take part.
+    pub fn end_kept() {
+        let kept = KEPT.lock().expect("the kept agent").take();
+        if let Some(agent) = kept {
+            agent.stop();
+        }
+    }
+
     /// Starts it and waits until it says that it is armed.
     pub fn with(config: Config) -> Self {
+        Self::launch(config, false)
+    }
+
+    fn launch(config: Config, kept: bool) -> Self {
         let log = config.path.with_extension(format!("{}.log", scratch::unique()));
         let started = Instant::now();
-        let mut child =
-            host::die_with_parent(&mut observer(&["run", "--config", config.arg()]), libc::SIGKILL)
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(std::fs::File::create(&log).expect("the agent's log"))
-                .spawn()
-                .expect("start the agent");
+        let mut command = observer(&["run", "--config", config.arg()]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(&log).expect("the agent's log"));
+        let child = if kept {
+            host::spawn_lasting(command)
+        } else {
+            host::die_with_parent(&mut command, libc::SIGKILL).spawn()
+        };
+        let mut child = child.expect("start the agent");
         let seen = Arc::new((Mutex::new(Seen::default()), Condvar::new()));
         let stdout = child.stdout.take().expect("the agent's stdout");
         let reader = std::thread::spawn({
             let seen = Arc::clone(&seen);
             move || read_alerts(stdout, &seen)
         });
-        let mut agent = Self { child, reader: Some(reader), seen, config, log, ready_after: Duration::ZERO };
+        let reader = Some(reader);
+        let ready_after = Duration::ZERO;
+        let mut agent = Self { child, reader, seen, config, log, ready_after, kept, since: None };
         let ready = wait::until_true(Duration::from_secs(10), || {
             if let Ok(Some(status)) = agent.child.try_wait() {
                 panic!("the agent ended before it was ready: {status}");
@@ -126,7 +170,13 @@ impl Agent {
 
     /// Everything so far, whoever's it is.
     pub fn alerts(&self) -> Vec<Alert> {
-        self.seen.0.lock().expect("the alerts").alerts.clone()
+        self.of_this_test(&self.seen.0.lock().expect("the alerts").alerts).cloned().collect()
+    }
+
+    fn of_this_test<'a>(&self, alerts: &'a [Alert]) -> impl Iterator<Item = &'a Alert> {
+        let (before, since) = self.since.unzip();
+        let new = alerts.iter().skip(before.unwrap_or_default());
+        new.filter(move |alert| since.is_none_or(|since| alert.time().is_none_or(|time| time >= since)))
     }
 
     /// What is about things that this test process started.
@@ -141,11 +191,11 @@ impl Agent {
 
     /// The first alert that fits, seen already or within `limit`.
     pub fn try_wait_for(&self, limit: Duration, fits: impl Fn(&Alert) -> bool) -> Option<Alert> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + pace::patience(limit);
         let (mutex, arrived) = &*self.seen;
         let mut seen = mutex.lock().expect("the alerts");
         loop {
-            if let Some(alert) = seen.alerts.iter().find(|alert| fits(alert)) {
+            if let Some(alert) = self.of_this_test(&seen.alerts).find(|alert| fits(alert)) {
                 return Some(alert.clone());
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -183,22 +233,23 @@ impl Agent {
         self.metrics().sum("observer_events_total", &[("kind", kind)])
     }
 
-    /// Waits until everything that has happened has gone through the pipeline: no new event for 200 ms. Others may
-    /// keep the machine busy, so it gives up after 5 s; the least is 300 ms, many times the 10 ms for which joins
-    /// are put together.
+    /// Waits until everything that has happened has gone through the pipeline: no new event for a while. Others may
+    /// keep the machine busy, so it gives up after 5 s; the least is many times the 10 ms for which joins are put
+    /// together.
     pub fn settle(&self) {
-        std::thread::sleep(Duration::from_millis(100));
+        let (first, still) = pace::settle();
+        std::thread::sleep(first);
         let mut before = self.metrics().sum("observer_events_total", &[]);
         wait::until_true(Duration::from_secs(5), || {
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(still);
             let now = self.metrics().sum("observer_events_total", &[]);
             std::mem::replace(&mut before, now) == now
         });
     }
 
-    /// Settles, then lives through one sweep of the container tasks (every 5 s), which must find nothing either.
+    /// Settles, then lives through one sweep of the container tasks, which must find nothing either.
     pub fn settle_through_sweep(&self) {
-        std::thread::sleep(Duration::from_millis(5500));
+        std::thread::sleep(pace::sweep());
         self.settle();
     }
 
@@ -227,7 +278,7 @@ impl Agent {
         self.assert_only(&[]);
     }
 
-    /// The end of a test: nothing lost, every line well formed, SIGTERM obeyed with 0.
+    /// The end of a test: nothing lost, every line well formed, SIGTERM obeyed with 0, unless the agent is kept.
     pub fn finish(self) {
         let lost = self.metrics();
         assert_eq!(
@@ -240,7 +291,12 @@ impl Agent {
         for alert in others {
             println!("about somebody else: {}", alert.summary());
         }
-        self.stop();
+        if self.kept {
+            self.assert_sound();
+            *KEPT.lock().expect("the kept agent") = Some(self);
+        } else {
+            self.stop();
+        }
     }
 
     /// SIGTERM; it must drain and exit with 0 within 5 s. Returns every alert it ever gave.
@@ -250,6 +306,12 @@ impl Agent {
             self.wait_end(Duration::from_secs(5)).expect("the agent did not end within 5 s of SIGTERM");
         assert_eq!(status.code(), Some(0), "the agent's end: {status}");
         self.join_reader();
+        self.assert_sound();
+        self.alerts()
+    }
+
+    /// What must hold for all alerts together, and for every line.
+    fn assert_sound(&self) {
         let seen = self.seen.0.lock().expect("the alerts");
         assert!(seen.malformed.is_empty(), "malformed alerts: {:#?}", seen.malformed);
         let mut ids: Vec<&str> = seen.alerts.iter().map(|alert| alert.text("/id")).collect();
@@ -257,7 +319,6 @@ impl Agent {
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), all, "two alerts with one id");
-        seen.alerts.clone()
     }
 
     /// SIGKILL, as the OOM killer would. The configuration can be used again.

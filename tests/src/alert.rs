@@ -86,9 +86,14 @@ impl Alert {
         self.severity() != "info"
     }
 
+    /// The event's own time.
+    pub fn time(&self) -> Option<SystemTime> {
+        rfc3339(self.text("/time"))
+    }
+
     /// From the event's own time to the line's arrival here.
     pub fn latency(&self) -> Duration {
-        let event = rfc3339(self.text("/time")).expect("the alert's time");
+        let event = self.time().expect("the alert's time");
         self.received_at.duration_since(event).unwrap_or_default()
     }
 

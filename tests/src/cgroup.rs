@@ -1,5 +1,6 @@
 //! The cgroup hierarchies as they are mounted here, and cgroups that the tests make in them.
 
+use crate::{lab, scratch};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,48 @@ pub fn mount_point(name: &str) -> Option<PathBuf> {
     hierarchies().into_iter().find(|(hierarchy, _)| hierarchy == name).map(|(_, mount)| mount)
 }
 
+/// Whether the pids controller has a v1 hierarchy, the one that tests use. Else it must be one of v2's.
+pub fn has_v1() -> bool {
+    let v1 = mount_point("pids").is_some();
+    if !v1 {
+        let v2 = mount_point("").expect("a cgroup hierarchy, of v1 or of v2");
+        let controllers = fs::read_to_string(v2.join("cgroup.controllers")).expect("v2's controllers");
+        assert!(controllers.split_whitespace().any(|name| name == "pids"), "pids is nowhere: {controllers}");
+    }
+    v1
+}
+
+/// The same, said where there is none.
+pub fn needs_v1() -> bool {
+    let v1 = has_v1();
+    if !v1 {
+        lab::skipped("no cgroup v1 hierarchy: cgroup.controllers of v2 has pids");
+    }
+    v1
+}
+
+/// The slice in which the machine wants the tests' cgroups, `$OBSERVER_LIVE_CGROUP_PARENT`: one that systemd, or
+/// whoever stands in for it, has laid out. Without one they lie in the hierarchies' roots.
+fn slice() -> Option<String> {
+    std::env::var("OBSERVER_LIVE_CGROUP_PARENT").ok().filter(|slice| !slice.is_empty())
+}
+
+/// The cgroup that holds all of this test process's, as /proc/PID/cgroup shows it.
+pub fn home() -> String {
+    match slice() {
+        Some(slice) => format!("{slice}/{}.slice", scratch::mark()),
+        None => format!("/{}", scratch::mark()),
+    }
+}
+
+/// A container's cgroup in `parent`, named as runc's cgroupfs driver does it, or in a slice as its systemd driver does.
+pub fn of_container(parent: &str, id: &str) -> String {
+    match slice() {
+        Some(_) => format!("{parent}/runc-{id}.scope"),
+        None => format!("{parent}/{id}"),
+    }
+}
+
 /// The cgroups of a process as (hierarchy, path), from /proc/PID/cgroup.
 pub fn of(pid: u32) -> Vec<(String, String)> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
@@ -59,12 +102,9 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes `path`, which must begin with this test process's mark, and its parents.
+    /// Makes `path`, which must begin with this test process's [`home`], and its parents.
     pub fn make(hierarchy: &str, path: &str) -> Self {
-        assert!(
-            path.starts_with(&format!("/{}/", crate::scratch::mark())),
-            "{path} is not below the test's own"
-        );
+        assert!(path.starts_with(&format!("{}/", home())), "{path} is not below the test's own");
         let mount = mount_point(hierarchy).unwrap_or_else(|| panic!("no cgroup hierarchy {hierarchy:?}"));
         let dir = mount.join(path.trim_start_matches('/'));
         // Each level apart, so that cpuset's masks, which a v1 cgroup does not inherit by itself, can be set.
@@ -106,11 +146,17 @@ pub fn forget_parent(name: &str) {
     crate::scratch::forget(hierarchies().into_iter().map(|(_, mount)| mount.join(name)).collect());
 }
 
-/// Removes a tree of empty cgroups that a test made, in every hierarchy. `name` is relative to the roots.
+/// The directories in which the tests' own cgroups lie, in every hierarchy.
+pub fn parents() -> Vec<PathBuf> {
+    let slice = slice().unwrap_or_default();
+    hierarchies().into_iter().map(|(_, mount)| mount.join(slice.trim_start_matches('/'))).collect()
+}
+
+/// Removes a tree of empty cgroups that a test process made, in every hierarchy: the one at `name` in [`parents`].
 pub fn remove_tree(name: &str) {
     assert!(name.starts_with("observer-test-"), "{name} is not a test's");
-    for (_, mount) in hierarchies() {
-        remove_below(&mount.join(name));
+    for parent in parents() {
+        remove_below(&parent.join(name));
     }
 }
 

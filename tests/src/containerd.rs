@@ -19,17 +19,17 @@ pub struct Containerd {
     image: String,
 }
 
-static CONTAINERD: OnceLock<Option<Containerd>> = OnceLock::new();
+static CONTAINERD: OnceLock<Containerd> = OnceLock::new();
 
-/// Started at the first call; `None`, and said so, where containerd is not installed.
+/// Started at the first call; `None`, and said so (each time: each is another test), where containerd is not installed.
 pub fn get(attacks: &Path) -> Option<&'static Containerd> {
-    CONTAINERD.get_or_init(|| start(attacks)).as_ref()
-}
-
-fn start(attacks: &Path) -> Option<Containerd> {
     if !lab::installed("containerd") || !lab::installed("ctr") {
         return None;
     }
+    Some(CONTAINERD.get_or_init(|| start(attacks)))
+}
+
+fn start(attacks: &Path) -> Containerd {
     let run = ["runc/observer-live", "runc", "fifo", "s", ""];
     scratch::forget(run.map(|dir| Path::new("/run/containerd").join(dir)).into());
     crate::cgroup::forget_parent(NAMESPACE);
@@ -59,7 +59,7 @@ fn start(attacks: &Path) -> Option<Containerd> {
     assert!(up, "containerd is not up:\n{}", crate::agent::tail(&dir.join("log")));
     rootfs::run(containerd.ctr(&["image", "import"]).arg(archive(&dir, rootfs::tar(attacks))));
     containerd.image = rootfs::run(&mut containerd.ctr(&["image", "list", "--quiet"]));
-    Some(containerd)
+    containerd
 }
 
 /// The root as the archive that `docker save` would write, which is what `ctr image import` reads.

@@ -35,7 +35,8 @@ pub struct Counter {
 impl Counter {
     /// `None`, and said so, without bpftrace.
     pub fn start() -> Option<Self> {
-        if !lab::installed("bpftrace") {
+        if let Some(reason) = lab::missing("bpftrace") {
+            lab::left_out("the counts by bpftrace", &reason);
             return None;
         }
         let counts = PROBES

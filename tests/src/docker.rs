@@ -16,11 +16,14 @@ pub struct Docker {
     config: PathBuf,
 }
 
-static DOCKER: OnceLock<Option<Docker>> = OnceLock::new();
+static DOCKER: OnceLock<Docker> = OnceLock::new();
 
-/// Started at the first call; `None`, and said so, where docker is not installed.
+/// Started at the first call; `None`, and said so (each time: each is another test), where docker is not installed.
 pub fn get(attacks: &Path) -> Option<&'static Docker> {
-    DOCKER.get_or_init(|| start(attacks)).as_ref()
+    if !lab::installed("dockerd") || !lab::installed("docker") {
+        return None;
+    }
+    Some(DOCKER.get_or_init(|| start(attacks)))
 }
 
 /// Starts a daemon from a thread that lives as long as it does: the kernel's "die with parent" means the thread that
@@ -46,10 +49,7 @@ pub(crate) fn end_daemon(pid: u32) {
     }
 }
 
-fn start(attacks: &Path) -> Option<Docker> {
-    if !lab::installed("dockerd") || !lab::installed("docker") {
-        return None;
-    }
+fn start(attacks: &Path) -> Docker {
     // Made by the daemon whatever directories it is given.
     let run = ["/run/docker/plugins", "/run/docker", "/run/containerd/s", "/run/containerd"];
     scratch::forget(run.map(PathBuf::from).into());
@@ -88,7 +88,7 @@ fn start(attacks: &Path) -> Option<Docker> {
     });
     assert!(up, "dockerd is not up:\n{}", crate::agent::tail(&dir.join("log")));
     rootfs::run(docker.command(&["import"]).arg(rootfs::tar(attacks)).arg(IMAGE));
-    Some(docker)
+    docker
 }
 
 fn remove_all((socket, config): &(PathBuf, PathBuf)) {

@@ -44,6 +44,13 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     direct.into_iter().chain(below).collect()
 }
 
+/// How many tasks have been made since the machine's start, threads and the kernel's own among them.
+pub fn tasks_made() -> u64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let made = stat.lines().find_map(|line| line.strip_prefix("processes ")?.parse().ok());
+    made.expect("the line `processes` of /proc/stat")
+}
+
 pub fn alive(pid: u32) -> bool {
     // A zombie still has a directory; its state tells.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -65,6 +72,19 @@ pub fn die_with_parent(command: &mut Command, signal: i32) -> &mut Command {
             Ok(())
         })
     }
+}
+
+/// Starts a process that outlives the test: "die with parent" means the thread that forked, and a test's own thread ends
+/// with the test. So it is forked by a thread that stays until the test process ends.
+pub fn spawn_lasting(mut command: Command) -> std::io::Result<Child> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = sender.send(die_with_parent(&mut command, libc::SIGKILL).spawn());
+        loop {
+            std::thread::park();
+        }
+    });
+    receiver.recv().map_err(std::io::Error::other)?
 }
 
 /// A process of ours; killed by its pid and reaped when dropped.

@@ -1,5 +1,6 @@
 //! As much HTTP/1.1 as a scrape needs.
 
+use crate::pace;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -7,9 +8,9 @@ use std::time::Duration;
 /// GET; the status and the body. `Connection: close`, so the body ends with the connection, except that a chunked
 /// body is put together.
 pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+    let mut stream = TcpStream::connect_timeout(&address, pace::patience(Duration::from_secs(1)))?;
+    stream.set_read_timeout(Some(pace::patience(Duration::from_secs(5))))?;
+    stream.set_write_timeout(Some(pace::patience(Duration::from_secs(5))))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;

@@ -1,6 +1,6 @@
 //! Where a test begins: root, one test at a time, and short ways to what nearly every test starts.
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Config};
 use crate::runc::Container;
 use crate::spec::Spec;
 use crate::{host, rootfs};
@@ -30,8 +30,20 @@ impl Lab {
         Some(Self { attacks: attacks.into(), _turn: turn })
     }
 
+    /// An agent that the test leaves as it is.
     pub fn agent(&self) -> Agent {
+        Agent::share()
+    }
+
+    /// An agent started now, for a test that stops or kills it, or that is about its start.
+    pub fn fresh_agent(&self) -> Agent {
         Agent::start()
+    }
+
+    /// The same, and no other agent of ours beside it.
+    pub fn only_agent(&self, config: Config) -> Agent {
+        Agent::end_kept();
+        Agent::with(config)
     }
 
     pub fn container(&self, spec: Spec) -> Container {
@@ -62,19 +74,24 @@ pub fn require_root() -> bool {
     false
 }
 
-/// Said on the real stderr: the test runner keeps what a passing test prints to itself.
+/// That a whole test is. Said on the real stderr: the test runner keeps what a passing test prints to itself.
 pub fn skipped(reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }
 
+/// That a test leaves something out, and goes on.
+pub fn left_out(what: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "LEFT OUT: {what}: {reason}");
+}
+
 /// Whether a program is there. When it is not, that is asserted and said.
 pub fn installed(program: &str) -> bool {
-    match std::process::Command::new(program).arg("--version").output() {
-        Ok(_) => true,
-        Err(error) => {
-            assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{program}: {error}");
-            skipped(&format!("{program} is not installed (ENOENT)"));
-            false
-        }
-    }
+    missing(program).map(|reason| skipped(&reason)).is_none()
+}
+
+/// That a program is not there, with the errno asserted.
+pub fn missing(program: &str) -> Option<String> {
+    let error = std::process::Command::new(program).arg("--version").output().err()?;
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{program}: {error}");
+    Some(format!("{program} is not installed (ENOENT)"))
 }

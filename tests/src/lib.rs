@@ -22,6 +22,7 @@ pub mod kernel_memory;
 pub mod lab;
 pub mod metrics;
 pub mod own;
+pub mod pace;
 pub mod pty;
 pub mod rootfs;
 pub mod runc;

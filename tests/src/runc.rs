@@ -15,6 +15,7 @@ pub struct Container {
     pub id: String,
     /// Its first process, as the host numbers it.
     pub pid: u32,
+    cgroup: String,
     root: Option<PathBuf>,
     bundle: PathBuf,
     shell: Shell,
@@ -34,6 +35,10 @@ pub fn new_id(name: &str) -> String {
     let id = format!("{}-{}-{name}", scratch::mark(), scratch::unique());
     own::register(&id);
     id
+}
+
+fn read_pid(file: &Path) -> u32 {
+    fs::read_to_string(file).expect("the pid file").trim().parse().expect("a pid")
 }
 
 fn write_bundle(spec: &Spec, id: &str, rootfs: &Path) -> PathBuf {
@@ -56,16 +61,18 @@ impl Container {
         let status = runc(root.as_deref())
             .args(["run", "-d", "--bundle"])
             .arg(&bundle)
+            .arg("--pid-file")
+            .arg(bundle.join("pid"))
             .arg(&id)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the container's log"))
             .stderr(log)
             .status()
             .expect("run runc");
-        let mut container = Self { id, pid: 0, root, bundle, shell, doomed: Vec::new() };
+        let cgroup = spec.cgroup_path(&id);
+        let mut container = Self { id, pid: 0, cgroup, root, bundle, shell, doomed: Vec::new() };
         assert!(status.success(), "runc run: {}", container.log());
-        container.pid =
-            container.state()["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("the pid");
+        container.pid = read_pid(&container.bundle.join("pid"));
         container
     }
 
@@ -115,7 +122,7 @@ impl Container {
             .status()
             .expect("run runc exec");
         assert!(status.success(), "runc exec -d {args:?}: {status}");
-        let pid = fs::read_to_string(file).expect("the pid file").trim().parse().expect("a pid");
+        let pid = read_pid(&file);
         self.doom(pid);
         pid
     }
@@ -131,8 +138,8 @@ impl Container {
     }
 
     /// Its cgroup, relative to each hierarchy's root.
-    pub fn cgroup_path(&self) -> String {
-        Spec::cgroup_path(&self.id)
+    pub fn cgroup_path(&self) -> &str {
+        &self.cgroup
     }
 
     fn log(&self) -> String {
@@ -149,10 +156,13 @@ impl Drop for Container {
         if self.pid != 0 {
             // A shell in the host's pid namespace ignores nothing, one that is pid 1 of its own dies of SIGKILL too.
             host::signal(self.pid, libc::SIGKILL);
-            host::reap(self.pid);
         }
+        // In this order: the first process of a pid namespace is not gone before all others in it have been reaped.
         for pid in &self.doomed {
             host::reap(*pid);
+        }
+        if self.pid != 0 {
+            host::reap(self.pid);
         }
         // The cgroup stays busy for a moment after the kill.
         crate::wait::until_true(Duration::from_secs(5), || {

@@ -1,7 +1,6 @@
 //! Things that are made of namespaces alone: bubblewrap, systemd-nspawn, plain unshare.
 
-use crate::cgroup::Cgroup;
-use crate::scratch;
+use crate::cgroup::{self, Cgroup};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -16,8 +15,13 @@ pub fn bubblewrap(rootfs: &Path, args: &[&str]) -> Command {
 /// systemd-nspawn without a systemd. It makes its cgroups `payload` and `supervisor` below the one it is started
 /// in, so it is started in one of ours; keep the cgroups while it runs.
 pub fn nspawn(rootfs: &Path, args: &[&str]) -> (Command, Vec<Cgroup>) {
-    let path = format!("/{}/nspawn", scratch::mark());
-    let homes = ["", "name=systemd"].map(|hierarchy| Cgroup::make(hierarchy, &path));
+    let path = format!("{}/nspawn", cgroup::home());
+    let there = |hierarchy: &&str| cgroup::mount_point(hierarchy).is_some();
+    let homes: Vec<Cgroup> = ["", "name=systemd"]
+        .into_iter()
+        .filter(there)
+        .map(|hierarchy| Cgroup::make(hierarchy, &path))
+        .collect();
     let enter: Vec<String> =
         homes.iter().map(|home| format!("echo 0 >{}/cgroup.procs; ", home.dir.display())).collect();
     let mut command = Command::new("sh");
@@ -29,5 +33,5 @@ pub fn nspawn(rootfs: &Path, args: &[&str]) -> (Command, Vec<Cgroup>) {
         .arg(rootfs)
         .args(args)
         .stdin(Stdio::null());
-    (command, homes.into())
+    (command, homes)
 }

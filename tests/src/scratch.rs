@@ -81,7 +81,7 @@ extern "C" fn run_handlers() {
         // An unwinding panic must not cross into libc, and one failed handler must not stop the others.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(handler));
     }
-    cgroup::remove_tree(&mark());
+    cgroup::remove_tree(cgroup::home().rsplit('/').next().unwrap_or_default());
     if let Some(dir) = DIR.get() {
         remove(dir);
     }
@@ -118,7 +118,7 @@ fn mounts_below(dir: &Path) -> Vec<PathBuf> {
 /// A pid that runs again is left alone, whoever it is now.
 fn sweep() {
     let dead = |name: &str, prefix: &str| {
-        let pid = name.strip_prefix(prefix)?.split('-').next()?.parse::<u32>().ok()?;
+        let pid = name.strip_prefix(prefix)?.split(['-', '.']).next()?.parse::<u32>().ok()?;
         (!Path::new(&format!("/proc/{pid}")).exists()).then_some(pid)
     };
     for name in names("/run/runc") {
@@ -126,8 +126,8 @@ fn sweep() {
             let _ = Command::new("runc").args(["delete", "-f", &name]).output();
         }
     }
-    for (_, mount) in cgroup::hierarchies() {
-        for name in names(&mount) {
+    for parent in cgroup::parents() {
+        for name in names(&parent) {
             if dead(&name, "observer-test-").is_some() {
                 cgroup::remove_tree(&name);
             }

@@ -3,7 +3,7 @@
 //! `docker exec` and `runc exec` bring processes in from outside; an attacker is usually born inside. So attacks
 //! are run by this shell: their ancestors end at the container's init, and no runtime takes part.
 
-use crate::scratch;
+use crate::{pace, scratch};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -93,7 +93,7 @@ impl Shell {
     }
 
     pub fn wait(&self, limit: Duration) -> Said {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + pace::patience(limit);
         // Read and write, so that neither the open nor a writer's close ends the wait.
         let mut pipe = File::options()
             .read(true)

@@ -1,6 +1,6 @@
 //! What a container is to be like, and its OCI config.json.
 
-use crate::{scratch, shell};
+use crate::{cgroup, shell};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,8 @@ pub struct Spec {
     /// (source, destination, writable).
     pub(crate) binds: Vec<(PathBuf, PathBuf, bool)>,
     seccomp: Option<Value>,
+    /// In which cgroup its own is.
+    parent: String,
     pub(crate) private_root: bool,
     pub(crate) host_pid: bool,
     pub(crate) host_net: bool,
@@ -53,6 +55,7 @@ impl Spec {
             namespaces: own.map(|kind| (kind, None)).to_vec(),
             binds: Vec::new(),
             seccomp: None,
+            parent: cgroup::home(),
             private_root: false,
             host_pid: false,
             host_net: false,
@@ -126,9 +129,15 @@ impl Spec {
         self
     }
 
-    /// Below this test process's own parent, in every hierarchy.
-    pub(crate) fn cgroup_path(id: &str) -> String {
-        format!("/{}/{id}", scratch::mark())
+    /// In another cgroup than the one that holds the tests' containers.
+    pub fn below(mut self, parent: &str) -> Self {
+        parent.clone_into(&mut self.parent);
+        self
+    }
+
+    /// In every hierarchy.
+    pub(crate) fn cgroup_path(&self, id: &str) -> String {
+        cgroup::of_container(&self.parent, id)
     }
 
     pub(crate) fn config(&self, id: &str, rootfs: &Path) -> Value {
@@ -176,7 +185,7 @@ impl Spec {
             "root": {"path": rootfs, "readonly": true},
             "mounts": mounts,
             "linux": {
-                "cgroupsPath": Self::cgroup_path(id),
+                "cgroupsPath": self.cgroup_path(id),
                 "resources": {"devices": [{"allow": false, "access": "rwm"}]},
                 "namespaces": namespaces,
             },

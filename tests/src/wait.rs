@@ -1,10 +1,11 @@
 //! Waiting for a condition, with a limit.
 
+use crate::pace;
 use std::time::{Duration, Instant};
 
-/// Polls every 5 ms until `probe` gives something; `None` when `limit` has passed.
+/// Polls every 5 ms until `probe` gives something; `None` when `limit` (that of real hardware) has passed.
 pub fn until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + pace::patience(limit);
     loop {
         if let Some(found) = probe() {
             return Some(found);

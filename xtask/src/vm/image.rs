@@ -34,9 +34,9 @@ pub fn write(contents: &Contents<'_>, to: &Path) -> Result<()> {
     let stage = to.with_extension("tree");
     let _ = fs::remove_dir_all(&stage);
     let root = Tree(stage.join("root"));
-    for dir in
-        ["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin", "var"]
-    {
+    for dir in [
+        "bin", "dev", "etc", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin", "var",
+    ] {
         fs::create_dir_all(root.0.join(dir))?;
     }
     let busybox = crate::setup::static_busybox().ok_or_else(|| anyhow!("no static busybox here"))?;

@@ -10,7 +10,7 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
-mount -t tmpfs -o mode=1777 tmp /tmp
+chmod 1777 /tmp
 mount -t tmpfs run /run
 ip link set lo up
 for tty in 1 2 3; do stty -F /dev/ttyS$tty raw -echo 115200; done
@@ -37,8 +37,9 @@ export OBSERVER_BIN=/usr/bin/observer OBSERVER_LIVE_EMULATED=1 RUST_BACKTRACE=1
 # A line that begins with "observer-vm: " is read by whoever started the machine: it writes into the machine's memory.
 export OBSERVER_LIVE_DEBUGGER=/dev/ttyS1
 observer check >/dev/ttyS2 2>&1
-observer check --json >/dev/ttyS3 2>/dev/null
-if [ "$tests" != none ]; then
+if [ "$tests" = none ]; then
+  observer check --json >/dev/ttyS3 2>/dev/null
+else
   (
     if [ "$layout" = slices ]; then
       echo 0 >/sys/fs/cgroup/system.slice/observer-live.service/cgroup.procs

@@ -60,8 +60,15 @@ pub(crate) fn threads_setns(n: u64, file: &str, source: &str, types: &str) -> Re
                 }
                 // SAFETY: no arguments.
                 println!("tid={}", unsafe { libc::gettid() });
-                // The thread stays, so that what it is can still be looked at from outside.
-                std::thread::sleep(Duration::from_secs(5));
+                // The thread stays while FILE does, so that what it is can still be looked at from outside.
+                for _ in 0..250 {
+                    if !std::path::Path::new(&file).exists() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                // One after another: of threads that end at once, the kernel tells in any order.
+                std::thread::sleep(Duration::from_millis(50 * turn));
                 Ok(())
             })
         })
@@ -69,5 +76,6 @@ pub(crate) fn threads_setns(n: u64, file: &str, source: &str, types: &str) -> Re
     for thread in threads {
         thread.join().unwrap_or(Err(Errno { code: 252, at: "thread" }))?;
     }
+    std::thread::sleep(Duration::from_millis(50));
     Ok(String::new())
 }

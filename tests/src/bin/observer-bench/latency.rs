@@ -88,7 +88,7 @@ impl Scene {
     fn new(lab: &Lab, attack: Attack) -> Result<Self> {
         let links = links()?;
         let hierarchy = if cgroup::mount_point("").is_some() { "" } else { "pids" };
-        let outside = Cgroup::make(hierarchy, &format!("/{}/outside{}", scratch::mark(), scratch::unique()));
+        let outside = Cgroup::make(hierarchy, &format!("{}/outside{}", cgroup::home(), scratch::unique()));
         let spec = Spec::privileged("attacker")
             // To be as quick as the machine allows, also where a flood is.
             .caps(&["CAP_SYS_NICE"])

@@ -4,7 +4,7 @@
 
 use crate::{Result, machine, this_program};
 use observer_live::cgroup::{self, Cgroup};
-use observer_live::{host, scratch};
+use observer_live::host;
 use std::io::{PipeReader, PipeWriter};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -27,7 +27,7 @@ impl Population {
         let (lives, life) = std::io::pipe()?;
         let mut population = Self { life: Some(life), first: Vec::new(), cgroups: Vec::new() };
         let mut files = Vec::new();
-        let parent = format!("/{}/docker", scratch::mark());
+        let parent = format!("{}/docker", cgroup::home());
         let hierarchies = cgroup::hierarchies();
         // Joined controllers are mounted as one and named as one.
         for (name, _) in &hierarchies {
