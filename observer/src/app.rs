@@ -229,6 +229,7 @@ impl Output for Agent {
             self.metrics.lost(name, status.tick.lost[loss as usize]);
         }
         self.metrics.lost("decode", status.tick.undecodable);
+        self.metrics.lost("skipped", status.tick.skipped);
         for (rule, count) in &status.folded {
             self.metrics.alerts_folded(rule, *count);
         }

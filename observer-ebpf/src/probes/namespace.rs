@@ -11,7 +11,7 @@ use crate::{
     debug_log,
     emit::Frame,
     offsets::able,
-    probes::calls::{self, nr, was_refused},
+    probes::calls::{self, Turn, nr, was_refused},
     slots,
     task::{self, Task},
 };
@@ -26,20 +26,31 @@ pub fn exit_setns(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
         debug_log!(&ctx, "setns {} -> {}", task.tgid(), call.ret);
-        changed_namespaces(task, Kind::Setns, call);
+        changed_namespaces(task, Kind::Setns, call, Turn::First);
     }
     0
 }
 
 #[fexit(function = "__x64_sys_setns")]
 pub fn fexit_setns(ctx: FExitContext) -> i32 {
-    changed_namespaces(Task::current(), Kind::Setns, calls::from_function(&ctx, nr::SETNS));
+    changed_namespaces(Task::current(), Kind::Setns, calls::from_function(&ctx, nr::SETNS), Turn::First);
+    0
+}
+
+#[fexit(function = "__x64_sys_setns")]
+pub fn fexit_setns_again(ctx: FExitContext) -> i32 {
+    changed_namespaces(Task::current(), Kind::Setns, calls::from_function(&ctx, nr::SETNS), Turn::Second);
     0
 }
 
 #[fexit(function = "__ia32_sys_setns")]
 pub fn fexit_compat_setns(ctx: FExitContext) -> i32 {
-    changed_namespaces(Task::current(), Kind::Setns, calls::from_compat_function(&ctx, nr::SETNS));
+    changed_namespaces(
+        Task::current(),
+        Kind::Setns,
+        calls::from_compat_function(&ctx, nr::SETNS),
+        Turn::First,
+    );
     0
 }
 
@@ -47,39 +58,48 @@ pub fn fexit_compat_setns(ctx: FExitContext) -> i32 {
 pub fn exit_unshare(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
-        unshared(task, call);
+        unshared(task, call, Turn::First);
     }
     0
 }
 
 #[fexit(function = "__x64_sys_unshare")]
 pub fn fexit_unshare(ctx: FExitContext) -> i32 {
-    unshared(Task::current(), calls::from_function(&ctx, nr::UNSHARE));
+    unshared(Task::current(), calls::from_function(&ctx, nr::UNSHARE), Turn::First);
+    0
+}
+
+#[fexit(function = "__x64_sys_unshare")]
+pub fn fexit_unshare_again(ctx: FExitContext) -> i32 {
+    unshared(Task::current(), calls::from_function(&ctx, nr::UNSHARE), Turn::Second);
     0
 }
 
 #[fexit(function = "__ia32_sys_unshare")]
 pub fn fexit_compat_unshare(ctx: FExitContext) -> i32 {
-    unshared(Task::current(), calls::from_compat_function(&ctx, nr::UNSHARE));
+    unshared(Task::current(), calls::from_compat_function(&ctx, nr::UNSHARE), Turn::First);
     0
 }
 
 #[inline(always)]
-fn unshared(task: Task, call: Syscall) {
+fn unshared(task: Task, call: Syscall, turn: Turn) {
     if call.args[0] == 0 && task::host().is_none() {
         // The agent's own call at start; see `task::find_host`.
         task::find_host();
     }
-    changed_namespaces(task, Kind::Unshare, call);
+    changed_namespaces(task, Kind::Unshare, call, turn);
 }
 
 #[inline(always)]
-fn changed_namespaces(task: Task, kind: Kind, call: Syscall) {
+fn changed_namespaces(task: Task, kind: Kind, call: Syscall, turn: Turn) {
     let Some(frame) = Frame::take() else { return };
     let (tgid, tid) = (task.tgid(), task.tid());
     let now = frame.fill(task);
-    let (stored, mut mark) = task::mark_of_frame(&frame, tgid);
     let before = task::last_tuple(tid);
+    if turn.is_done(before, now) {
+        return;
+    }
+    let (stored, mut mark) = task::mark_of_frame(&frame, tgid);
     let done = call.ret >= 0;
     let mut bits = 0;
     if before == 0 {

@@ -10,7 +10,7 @@ use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, Syscall, ability, f
 use crate::{
     emit::Frame,
     offsets::able,
-    probes::calls::{self, nr},
+    probes::calls::{self, Turn, nr},
     task::{self, Task},
 };
 
@@ -18,20 +18,26 @@ use crate::{
 pub fn exit_chroot(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
-        changed_root(task, call, Kind::Chroot);
+        changed_root(task, call, Kind::Chroot, Turn::First);
     }
     0
 }
 
 #[fexit(function = "__x64_sys_chroot")]
 pub fn fexit_chroot(ctx: FExitContext) -> i32 {
-    changed_root(Task::current(), calls::from_function(&ctx, nr::CHROOT), Kind::Chroot);
+    changed_root(Task::current(), calls::from_function(&ctx, nr::CHROOT), Kind::Chroot, Turn::First);
+    0
+}
+
+#[fexit(function = "__x64_sys_chroot")]
+pub fn fexit_chroot_again(ctx: FExitContext) -> i32 {
+    changed_root(Task::current(), calls::from_function(&ctx, nr::CHROOT), Kind::Chroot, Turn::Second);
     0
 }
 
 #[fexit(function = "__ia32_sys_chroot")]
 pub fn fexit_compat_chroot(ctx: FExitContext) -> i32 {
-    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::CHROOT), Kind::Chroot);
+    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::CHROOT), Kind::Chroot, Turn::First);
     0
 }
 
@@ -39,28 +45,42 @@ pub fn fexit_compat_chroot(ctx: FExitContext) -> i32 {
 pub fn exit_pivot_root(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
-        changed_root(task, call, Kind::PivotRoot);
+        changed_root(task, call, Kind::PivotRoot, Turn::First);
     }
     0
 }
 
 #[fexit(function = "__x64_sys_pivot_root")]
 pub fn fexit_pivot_root(ctx: FExitContext) -> i32 {
-    changed_root(Task::current(), calls::from_function(&ctx, nr::PIVOT_ROOT), Kind::PivotRoot);
+    changed_root(Task::current(), calls::from_function(&ctx, nr::PIVOT_ROOT), Kind::PivotRoot, Turn::First);
+    0
+}
+
+#[fexit(function = "__x64_sys_pivot_root")]
+pub fn fexit_pivot_root_again(ctx: FExitContext) -> i32 {
+    changed_root(Task::current(), calls::from_function(&ctx, nr::PIVOT_ROOT), Kind::PivotRoot, Turn::Second);
     0
 }
 
 #[fexit(function = "__ia32_sys_pivot_root")]
 pub fn fexit_compat_pivot_root(ctx: FExitContext) -> i32 {
-    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::PIVOT_ROOT), Kind::PivotRoot);
+    changed_root(
+        Task::current(),
+        calls::from_compat_function(&ctx, nr::PIVOT_ROOT),
+        Kind::PivotRoot,
+        Turn::First,
+    );
     0
 }
 
 #[inline(always)]
-fn changed_root(task: Task, call: Syscall, kind: Kind) {
+fn changed_root(task: Task, call: Syscall, kind: Kind, turn: Turn) {
     let Some(frame) = Frame::take() else { return };
     let (tgid, root) = (task.tgid(), task.root());
     let now = frame.fill(task);
+    if turn.is_done(task::last_tuple(task.tid()), now) {
+        return;
+    }
     // Seen here: no later look shall take it for unexplained.
     task::set_last_tuple(task.tid(), now);
     let (_, mark) = task::mark_of_frame(&frame, tgid);

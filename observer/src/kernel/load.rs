@@ -1,11 +1,14 @@
 //! Loading and attaching.
 
-use std::io::{ErrorKind, Read};
+use std::{
+    io::{ErrorKind, Read},
+    os::fd::{AsFd, AsRawFd},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::Iter,
+    programs::{Iter, Program},
     util::nr_cpus,
 };
 use observer_common::{Host, Offsets};
@@ -18,6 +21,7 @@ use super::{
     features::{FEATURES, Feature, Tier},
     maps::{LossCounters, SlotTable},
     pretend::Pretend,
+    skipped::Skipped,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.bpf.o"));
@@ -113,6 +117,14 @@ impl Kernel {
             RingBuf::try_from(map).map_err(|error| KernelError::Map { name, what: chain(&error) })
         };
         Ok(Rings { priority: ring("PRIORITY")?, events: ring("EVENTS")? })
+    }
+
+    /// Of every attached program. Of two that do the same in turn, only what the second was skipped for is lost.
+    pub fn skipped(&self) -> Skipped {
+        let probes = || self.features.iter().filter_map(|status| status.tier).flat_map(|tier| tier.probes);
+        let has_second = |probe: &&Probe| probes().any(|it| it.program == format!("{}_again", probe.program));
+        let counted = probes().filter(|probe| !has_second(probe));
+        Skipped::of(counted.filter_map(|probe| descriptor(self.bpf.program(probe.program)?)))
     }
 
     pub fn slots(&mut self) -> Result<SlotTable, KernelError> {
@@ -251,6 +263,18 @@ fn serve_all(attacher: &Attacher<'_>, abilities: &Abilities) -> (Vec<FeatureStat
             }
         }
     }
+}
+
+/// The descriptor of a loaded program.
+fn descriptor(program: &Program) -> Option<i32> {
+    let fd = match program {
+        Program::BtfTracePoint(program) => program.fd(),
+        Program::FExit(program) => program.fd(),
+        Program::TracePoint(program) => program.fd(),
+        // An iterator is not skipped.
+        _ => return None,
+    };
+    fd.ok().map(|fd| fd.as_fd().as_raw_fd())
 }
 
 /// Sets at how many bytes in the ordinary ring its reader is woken.

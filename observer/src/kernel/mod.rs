@@ -7,6 +7,7 @@ mod features;
 mod load;
 mod maps;
 mod pretend;
+mod skipped;
 mod tracefs;
 
 use std::{io, path::PathBuf};
@@ -17,6 +18,7 @@ pub use features::{FEATURES, Feature, Tier};
 pub use load::{FeatureStatus, Kernel, LoadOptions, Rings};
 pub use maps::{LossCounters, SlotTable};
 pub use pretend::{PREFIXES as PRETEND_PREFIXES, Pretend};
+pub use skipped::Skipped;
 
 /// What can go wrong between the agent and the kernel.
 #[derive(Debug, thiserror::Error)]

@@ -25,6 +25,9 @@ pub struct Tick {
     pub lost: [u64; LOSSES],
     /// Frames that could not be decoded.
     pub undecodable: u64,
+    /// Runs of kernel programs that the kernel skipped.
+    #[serde(default)]
+    pub skipped: u64,
     /// Look at all container tasks.
     pub sweep: bool,
     /// What the kernel side kept of deciding events that found no room, if there are new ones.
@@ -139,7 +142,7 @@ impl Core {
     fn grown(&mut self, tick: &Tick) -> BTreeMap<String, u64> {
         let kernel = ALL_LOSSES.iter().map(|(loss, name)| (*name, tick.lost[*loss as usize]));
         let mut grown = BTreeMap::new();
-        for (name, now) in kernel.chain([("decode", tick.undecodable)]) {
+        for (name, now) in kernel.chain([("decode", tick.undecodable), ("skipped", tick.skipped)]) {
             let before = self.lost.insert(name, now).unwrap_or(0);
             if now > before {
                 grown.insert(name.to_owned(), now - before);

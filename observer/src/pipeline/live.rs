@@ -17,7 +17,7 @@ use super::{
 use crate::{
     enrich::{Effect, HostRecord, Snapshot, inherits},
     host::{self, Host, LiveHost, Roots},
-    kernel::{Kernel, KernelError, LossCounters, Rings, SlotTable},
+    kernel::{Kernel, KernelError, LossCounters, Rings, Skipped, SlotTable},
     model::{Alert, Clock, EventRecord, Tuple},
 };
 
@@ -107,6 +107,7 @@ pub struct Live {
     recorder: Option<Recorder>,
     options: LiveOptions,
     undecodable: u64,
+    skipped: Skipped,
     ring_used: [u64; 2],
     /// The kernel side's count of displaced events when last looked at.
     displaced: u64,
@@ -143,6 +144,7 @@ impl Live {
         let iterates = kernel.sweep();
         let mut slots = kernel.slots()?;
         let losses = kernel.losses()?;
+        let skipped = kernel.skipped();
         let rings = kernel.rings()?;
         let hierarchies =
             host::hierarchies(&options.roots.proc, &options.roots.cgroup).map_err(LiveError::Host)?;
@@ -186,6 +188,7 @@ impl Live {
             recorder,
             options,
             undecodable: 0,
+            skipped,
             ring_used: [0; 2],
             displaced: 0,
             started,
@@ -279,8 +282,8 @@ impl Live {
                 last_inodes: budget.last_inodes,
             })
             .collect();
-        let undecodable = self.undecodable;
-        let tick = Tick { now_ns, clock: Clock::now(), lost, undecodable, sweep, displaced };
+        let (undecodable, skipped) = (self.undecodable, self.skipped.count());
+        let tick = Tick { now_ns, clock: Clock::now(), lost, undecodable, skipped, sweep, displaced };
         if let Some(recorder) = &self.recorder {
             recorder.tick(&tick);
         }

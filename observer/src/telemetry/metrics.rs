@@ -135,15 +135,17 @@ families! {
 
 /// Why events are lost on this side of the rings.
 const DECODE: &str = "decode";
+const SKIPPED: &str = "skipped";
 const SINK: &str = "sink";
 
 /// Every reason for a loss, the kernel side's first; all of them exist from the start.
-pub fn loss_reasons() -> [&'static str; LOSSES + 2] {
-    let mut reasons = [DECODE; LOSSES + 2];
+pub fn loss_reasons() -> [&'static str; LOSSES + 3] {
+    let mut reasons = [DECODE; LOSSES + 3];
     for (place, (_, name)) in reasons.iter_mut().zip(ALL_LOSSES) {
         *place = name;
     }
-    reasons[LOSSES + 1] = SINK;
+    reasons[LOSSES + 1] = SKIPPED;
+    reasons[LOSSES + 2] = SINK;
     reasons
 }
 
@@ -392,7 +394,8 @@ mod tests {
     #[test]
     fn known_series_start_at_zero() {
         let text = Metrics::new().expose(false);
-        for reason in ["ring_full", "priority_ring_full", "nested", "table_full", "decode", "sink"] {
+        for reason in ["ring_full", "priority_ring_full", "nested", "table_full", "decode", "skipped", "sink"]
+        {
             assert_eq!(
                 value(&text, &format!("observer_events_lost_total{{reason=\"{reason}\"}}")),
                 Some(0.0)
