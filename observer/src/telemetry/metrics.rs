@@ -183,7 +183,7 @@ struct Inner {
     families: Families,
     /// Looked up once: they are touched for every event.
     events: [(&'static str, IntCounter); KINDS - 1],
-    lost: [(&'static str, IntCounter); LOSSES + 2],
+    lost: [(&'static str, IntCounter); LOSSES + 3],
     boot_time: Option<f64>,
 }
 
