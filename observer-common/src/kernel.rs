@@ -63,6 +63,8 @@ pub mod ability {
     pub const PROGRAM: u64 = 1 << 12;
     /// `bpf_probe_read_user`: what a call's arguments point to.
     pub const READ_USER: u64 = 1 << 13;
+    /// Second programs are on the hooks, for what the first are skipped for.
+    pub const TWICE: u64 = 1 << 14;
 }
 
 offsets! {

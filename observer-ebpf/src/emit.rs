@@ -72,7 +72,7 @@ pub struct Scratch {
 /// # Safety
 /// `place` is an aligned word of a map entry.
 #[inline(always)]
-unsafe fn add(place: *mut u64, number: i64) {
+pub unsafe fn add(place: *mut u64, number: i64) {
     // SAFETY: the caller's word; nothing else is touched.
     #[cfg(target_arch = "bpf")]
     unsafe {

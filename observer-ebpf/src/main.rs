@@ -13,6 +13,7 @@ mod offsets;
 mod probes;
 mod slots;
 mod task;
+mod turn;
 
 /// Debug lines through aya-log, compiled in only with the feature `log`.
 #[macro_export]

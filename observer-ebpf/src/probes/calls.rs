@@ -74,24 +74,6 @@ fn finished(ctx: &FExitContext, nr: u32, first: usize, second: usize) -> Syscall
     Syscall { nr, reserved: 0, ret, args }
 }
 
-/// A program on a function can be preempted, and then the kernel skips it for every other task on that CPU
-/// (`__bpf_prog_enter_recur`, kernel/bpf/trampoline.c). So there are two on each function: what the first was skipped
-/// for, the second does. The kernel counts what both were skipped for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    First,
-    Second,
-}
-
-impl Turn {
-    /// True if the other has been here: the thread's state is the one last seen. (A call that changed nothing, refused ones
-    /// among them, looks the same: it is told by the first only.)
-    #[inline(always)]
-    pub fn is_done(self, before: u64, now: u64) -> bool {
-        matches!(self, Turn::Second) && before == now
-    }
-}
-
 /// Numbers of arch/x86/entry/syscalls/syscall_64.tbl.
 pub mod nr {
     pub const CLONE: u32 = 56;

@@ -8,6 +8,7 @@ use crate::{
     offsets::read_text,
     slots::{self, Cgroup},
     task::{self, Task},
+    turn::Turn,
 };
 
 #[inline(always)]
@@ -66,6 +67,18 @@ fn made_or_removed(kind: Kind, cgroup: Cgroup, path: *const u8) {
 /// `cgroup_mkdir(cgroup, path)`
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    if Turn::First.is_over(Kind::CgroupMkdir) {
+        return 0;
+    }
+    made_or_removed(Kind::CgroupMkdir, Cgroup(ctx.arg(0)), ctx.arg(1));
+    0
+}
+
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_mkdir_again(ctx: BtfTracePointContext) -> i32 {
+    if Turn::Second.is_over(Kind::CgroupMkdir) {
+        return 0;
+    }
     made_or_removed(Kind::CgroupMkdir, Cgroup(ctx.arg(0)), ctx.arg(1));
     0
 }
@@ -73,6 +86,18 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
 /// `cgroup_rmdir(cgroup, path)`
 #[btf_tracepoint(function = "cgroup_rmdir")]
 pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
+    if Turn::First.is_over(Kind::CgroupRmdir) {
+        return 0;
+    }
+    made_or_removed(Kind::CgroupRmdir, Cgroup(ctx.arg(0)), ctx.arg(1));
+    0
+}
+
+#[btf_tracepoint(function = "cgroup_rmdir")]
+pub fn cgroup_rmdir_again(ctx: BtfTracePointContext) -> i32 {
+    if Turn::Second.is_over(Kind::CgroupRmdir) {
+        return 0;
+    }
     made_or_removed(Kind::CgroupRmdir, Cgroup(ctx.arg(0)), ctx.arg(1));
     0
 }
@@ -80,6 +105,18 @@ pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
 /// `cgroup_attach_task(to, path, task, threadgroup)`: once per process, or once for one thread.
 #[btf_tracepoint(function = "cgroup_attach_task")]
 pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
+    if Turn::First.is_over(Kind::CgroupMove) {
+        return 0;
+    }
+    moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::WRITE);
+    0
+}
+
+#[btf_tracepoint(function = "cgroup_attach_task")]
+pub fn cgroup_attach_task_again(ctx: BtfTracePointContext) -> i32 {
+    if Turn::Second.is_over(Kind::CgroupMove) {
+        return 0;
+    }
     moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::WRITE);
     0
 }
@@ -87,6 +124,18 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
 /// `cgroup_transfer_tasks(to, path, task, threadgroup)`
 #[btf_tracepoint(function = "cgroup_transfer_tasks")]
 pub fn cgroup_transfer_tasks(ctx: BtfTracePointContext) -> i32 {
+    if Turn::First.is_over(Kind::CgroupMove) {
+        return 0;
+    }
+    moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::TRANSFER);
+    0
+}
+
+#[btf_tracepoint(function = "cgroup_transfer_tasks")]
+pub fn cgroup_transfer_tasks_again(ctx: BtfTracePointContext) -> i32 {
+    if Turn::Second.is_over(Kind::CgroupMove) {
+        return 0;
+    }
     moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::TRANSFER);
     0
 }

@@ -11,9 +11,10 @@ use crate::{
     debug_log,
     emit::Frame,
     offsets::able,
-    probes::calls::{self, Turn, nr, was_refused},
+    probes::calls::{self, nr, was_refused},
     slots,
     task::{self, Task},
+    turn::Turn,
 };
 
 /// CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET} of include/uapi/linux/sched.h.
@@ -54,6 +55,17 @@ pub fn fexit_compat_setns(ctx: FExitContext) -> i32 {
     0
 }
 
+#[fexit(function = "__ia32_sys_setns")]
+pub fn fexit_compat_setns_again(ctx: FExitContext) -> i32 {
+    changed_namespaces(
+        Task::current(),
+        Kind::Setns,
+        calls::from_compat_function(&ctx, nr::SETNS),
+        Turn::Second,
+    );
+    0
+}
+
 #[tracepoint]
 pub fn exit_unshare(ctx: TracePointContext) -> u32 {
     let task = Task::current();
@@ -81,6 +93,12 @@ pub fn fexit_compat_unshare(ctx: FExitContext) -> i32 {
     0
 }
 
+#[fexit(function = "__ia32_sys_unshare")]
+pub fn fexit_compat_unshare_again(ctx: FExitContext) -> i32 {
+    unshared(Task::current(), calls::from_compat_function(&ctx, nr::UNSHARE), Turn::Second);
+    0
+}
+
 #[inline(always)]
 fn unshared(task: Task, call: Syscall, turn: Turn) {
     if call.args[0] == 0 && task::host().is_none() {
@@ -92,13 +110,13 @@ fn unshared(task: Task, call: Syscall, turn: Turn) {
 
 #[inline(always)]
 fn changed_namespaces(task: Task, kind: Kind, call: Syscall, turn: Turn) {
+    if turn.is_over(kind) {
+        return;
+    }
     let Some(frame) = Frame::take() else { return };
     let (tgid, tid) = (task.tgid(), task.tid());
     let now = frame.fill(task);
     let before = task::last_tuple(tid);
-    if turn.is_done(before, now) {
-        return;
-    }
     let (stored, mut mark) = task::mark_of_frame(&frame, tgid);
     let done = call.ret >= 0;
     let mut bits = 0;

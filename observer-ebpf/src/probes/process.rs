@@ -14,6 +14,7 @@ use crate::{
     probes::cgroup,
     slots,
     task::{self, Task},
+    turn::Turn,
 };
 
 /// A thread's namespaces are not those last seen, and no call that is watched said so: report it as of now.
@@ -26,6 +27,22 @@ pub fn report_drift(frame: &Frame, task: Task, mark: u64, bits: u32) {
 /// `sched_process_fork(parent, child)`: the child is complete, and has not yet run.
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
+    if Turn::First.is_over(Kind::Fork) {
+        return 0;
+    }
+    let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
+    if !child.is_kernel_thread() {
+        fork(parent, child);
+        debug_log!(&ctx, "fork {} -> {}", parent.tgid(), child.tgid());
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn process_fork_again(ctx: BtfTracePointContext) -> i32 {
+    if Turn::Second.is_over(Kind::Fork) {
+        return 0;
+    }
     let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
     if !child.is_kernel_thread() {
         fork(parent, child);
@@ -138,6 +155,22 @@ fn forget_reused(frame: &Frame) {
 /// `sched_process_exec(task, old_pid, bprm)`: the new image is in place.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+    if Turn::First.is_over(Kind::Exec) {
+        return 0;
+    }
+    let task = Task(ctx.arg(0));
+    let old_tid: u32 = ctx.arg(1);
+    let bprm: *const u8 = ctx.arg(2);
+    exec(task, old_tid, bprm);
+    debug_log!(&ctx, "exec {}", task.tgid());
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn process_exec_again(ctx: BtfTracePointContext) -> i32 {
+    if Turn::Second.is_over(Kind::Exec) {
+        return 0;
+    }
     let task = Task(ctx.arg(0));
     let old_tid: u32 = ctx.arg(1);
     let bprm: *const u8 = ctx.arg(2);
@@ -236,6 +269,21 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
 /// `sched_process_exit(task)`, for every thread; namespaces are still there.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
+    if Turn::First.is_over(Kind::Exit) {
+        return 0;
+    }
+    let task = Task(ctx.arg(0));
+    if !task.is_kernel_thread() {
+        exit(task);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn process_exit_again(ctx: BtfTracePointContext) -> i32 {
+    if Turn::Second.is_over(Kind::Exit) {
+        return 0;
+    }
     let task = Task(ctx.arg(0));
     if !task.is_kernel_thread() {
         exit(task);

@@ -10,8 +10,9 @@ use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, Syscall, ability, f
 use crate::{
     emit::Frame,
     offsets::able,
-    probes::calls::{self, Turn, nr},
+    probes::calls::{self, nr},
     task::{self, Task},
+    turn::Turn,
 };
 
 #[tracepoint]
@@ -38,6 +39,12 @@ pub fn fexit_chroot_again(ctx: FExitContext) -> i32 {
 #[fexit(function = "__ia32_sys_chroot")]
 pub fn fexit_compat_chroot(ctx: FExitContext) -> i32 {
     changed_root(Task::current(), calls::from_compat_function(&ctx, nr::CHROOT), Kind::Chroot, Turn::First);
+    0
+}
+
+#[fexit(function = "__ia32_sys_chroot")]
+pub fn fexit_compat_chroot_again(ctx: FExitContext) -> i32 {
+    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::CHROOT), Kind::Chroot, Turn::Second);
     0
 }
 
@@ -73,14 +80,25 @@ pub fn fexit_compat_pivot_root(ctx: FExitContext) -> i32 {
     0
 }
 
+#[fexit(function = "__ia32_sys_pivot_root")]
+pub fn fexit_compat_pivot_root_again(ctx: FExitContext) -> i32 {
+    changed_root(
+        Task::current(),
+        calls::from_compat_function(&ctx, nr::PIVOT_ROOT),
+        Kind::PivotRoot,
+        Turn::Second,
+    );
+    0
+}
+
 #[inline(always)]
 fn changed_root(task: Task, call: Syscall, kind: Kind, turn: Turn) {
+    if turn.is_over(kind) {
+        return;
+    }
     let Some(frame) = Frame::take() else { return };
     let (tgid, root) = (task.tgid(), task.root());
     let now = frame.fill(task);
-    if turn.is_done(task::last_tuple(task.tid()), now) {
-        return;
-    }
     // Seen here: no later look shall take it for unexplained.
     task::set_last_tuple(task.tid(), now);
     let (_, mark) = task::mark_of_frame(&frame, tgid);

@@ -6,7 +6,7 @@ use aya::{
 };
 use observer_common::{OFFSET_SOURCES, ability};
 
-use super::{KernelError, btf::Resolved, pretend::Pretend};
+use super::{KernelError, btf::Resolved, pretend::Pretend, skipped::Preemption};
 
 /// The bits for the kernel programs, and for each missing one the reason.
 #[derive(Clone, Debug)]
@@ -14,6 +14,7 @@ pub struct Abilities {
     pub bits: u64,
     /// The kernel keeps its memory to itself: lockdown=confidentiality.
     pub confidential: bool,
+    pub preemption: Preemption,
     missing: Vec<(u64, String)>,
 }
 
@@ -28,9 +29,17 @@ const HELPERS: [(BpfHelper, u64, &str); 4] = [
 impl Abilities {
     /// From the fields that the kernel has and the helpers that it allows.
     pub fn find(fields: &Resolved, pretend: &Pretend) -> Result<Self, KernelError> {
-        let mut found = Abilities { bits: 0, confidential: false, missing: Vec::new() };
+        let mut found = Abilities {
+            bits: 0,
+            confidential: false,
+            preemption: Preemption::of_this_kernel(),
+            missing: Vec::new(),
+        };
         for source in OFFSET_SOURCES {
             found.bits |= source.ability;
+        }
+        if found.preemption.anywhere() {
+            found.bits |= ability::TWICE;
         }
         for (ability, field) in &fields.missing {
             found.lacks(*ability, format!("this kernel has no {field}"));

@@ -15,8 +15,10 @@ use aya::{
 
 use super::{
     KernelError,
+    abilities::Abilities,
     load::chain,
     pretend::Pretend,
+    skipped::Preemption,
     tracefs::{self, Tracefs},
 };
 
@@ -69,6 +71,17 @@ pub struct Probe {
     pub source: &'static str,
 }
 
+impl Probe {
+    /// Whether there is a program that does what this one is skipped for. (Not where only refusals are looked for.)
+    pub fn has_second(&self) -> bool {
+        !self.program.contains("clone")
+    }
+
+    pub fn second(&self) -> String {
+        format!("{}_again", self.program)
+    }
+}
+
 /// Keeps a program where it is until dropped.
 #[expect(dead_code, reason = "held, never looked at")]
 pub enum Attachment {
@@ -77,6 +90,8 @@ pub enum Attachment {
     Event(OwnedFd),
     /// An iterator runs when it is read.
     None,
+    /// Two programs on one hook.
+    Twice(Box<(Attachment, Attachment)>),
 }
 
 /// A program that does nothing, to see whether trampolines are allowed before larger ones are verified in vain; and the
@@ -89,13 +104,19 @@ pub struct Attacher<'a> {
     btf: &'a Btf,
     tracefs: Result<Tracefs, KernelError>,
     pretend: &'a Pretend,
+    preemption: Preemption,
 }
 
 impl<'a> Attacher<'a> {
-    /// `confidential` as in [`super::abilities::Abilities`].
-    pub fn new(bpf: &'a mut Ebpf, btf: &'a Btf, pretend: &'a Pretend, confidential: bool) -> Self {
+    pub fn new(bpf: &'a mut Ebpf, btf: &'a Btf, pretend: &'a Pretend, abilities: &Abilities) -> Self {
         let programs = bpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
-        Attacher { programs: Mutex::new(programs), btf, tracefs: Tracefs::open(confidential), pretend }
+        Attacher {
+            programs: Mutex::new(programs),
+            btf,
+            tracefs: Tracefs::open(abilities.confidential),
+            pretend,
+            preemption: abilities.preemption,
+        }
     }
 
     /// Why functions cannot be hooked here, if they cannot.
@@ -141,10 +162,27 @@ impl<'a> Attacher<'a> {
         done.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// Loads and attaches one.
+    /// Loads and attaches one, and its second where this kernel may skip it.
     fn attach(&self, probe: &'static Probe) -> Result<Attachment, KernelError> {
+        if !self.preemption.skips(probe.hook) || !probe.has_second() {
+            return self.attach_program(probe.program, probe);
+        }
+        let second = || self.attach_program(&probe.second(), probe);
+        let first = || self.attach_program(probe.program, probe);
+        // The second must run after the first. A tracepoint runs what was attached first (func_add,
+        // kernel/tracepoint.c), a trampoline what was attached last (__bpf_trampoline_link_prog,
+        // kernel/bpf/trampoline.c).
+        let both = if matches!(probe.hook, Hook::FunctionExit(_)) {
+            second().and_then(|second| Ok((second, first()?)))
+        } else {
+            first().and_then(|first| Ok((first, second()?)))
+        };
+        both.map(|both| Attachment::Twice(Box::new(both)))
+    }
+
+    fn attach_program(&self, program: &str, probe: &'static Probe) -> Result<Attachment, KernelError> {
         let fail = |step: &'static str, what: String| KernelError::Probe {
-            program: probe.program,
+            program: program.to_owned(),
             step,
             hook: probe.hook.to_string(),
             what,
@@ -152,8 +190,8 @@ impl<'a> Attacher<'a> {
         if let Some(pretended) = self.pretend.hook(probe.hook) {
             return Err(fail("attached", pretended));
         }
-        let program = self.programs.lock().unwrap_or_else(PoisonError::into_inner).remove(probe.program);
-        let program = program.ok_or_else(|| fail("found", "the object file has no such program".into()))?;
+        let program =
+            self.take(program).ok_or_else(|| fail("found", "the object file has no such program".into()))?;
         match probe.hook {
             Hook::TpBtf(name) => {
                 let program: &mut BtfTracePoint =

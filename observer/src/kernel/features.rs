@@ -103,17 +103,7 @@ pub const FEATURES: &[Feature] = &[
                         "SYSCALL_DEFINE2(setns), kernel/nsproxy.c",
                     ),
                     probe(
-                        "fexit_setns_again",
-                        Hook::FunctionExit("__x64_sys_setns"),
-                        "SYSCALL_DEFINE2(setns), kernel/nsproxy.c",
-                    ),
-                    probe(
                         "fexit_unshare",
-                        Hook::FunctionExit("__x64_sys_unshare"),
-                        "SYSCALL_DEFINE1(unshare), kernel/fork.c",
-                    ),
-                    probe(
-                        "fexit_unshare_again",
                         Hook::FunctionExit("__x64_sys_unshare"),
                         "SYSCALL_DEFINE1(unshare), kernel/fork.c",
                     ),
@@ -185,17 +175,7 @@ pub const FEATURES: &[Feature] = &[
                         "SYSCALL_DEFINE1(chroot), fs/open.c",
                     ),
                     probe(
-                        "fexit_chroot_again",
-                        Hook::FunctionExit("__x64_sys_chroot"),
-                        "SYSCALL_DEFINE1(chroot), fs/open.c",
-                    ),
-                    probe(
                         "fexit_pivot_root",
-                        Hook::FunctionExit("__x64_sys_pivot_root"),
-                        "SYSCALL_DEFINE2(pivot_root), fs/namespace.c",
-                    ),
-                    probe(
-                        "fexit_pivot_root_again",
                         Hook::FunctionExit("__x64_sys_pivot_root"),
                         "SYSCALL_DEFINE2(pivot_root), fs/namespace.c",
                     ),

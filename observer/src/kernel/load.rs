@@ -90,12 +90,13 @@ impl Kernel {
             .override_global("ABILITIES", &abilities.bits, true)
             .map_max_entries("TASKS", pid_max)
             .map_max_entries("TUPLES", pid_max)
+            .map_max_entries("SEEN", if abilities.preemption.anywhere() { pid_max } else { 1 })
             .map_max_entries("EVENTS", options.events_bytes)
             .map_max_entries("PRIORITY", options.priority_bytes);
         let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
         wake_at(&mut bpf, u64::from(options.events_bytes) / 8)?;
         let (features, attached) =
-            serve_all(&Attacher::new(&mut bpf, &types, &options.pretend, abilities.confidential), &abilities);
+            serve_all(&Attacher::new(&mut bpf, &types, &options.pretend, &abilities), &abilities);
         Ok(Kernel { bpf, _attached: attached, features, offsets: fields.offsets })
     }
 
@@ -119,12 +120,19 @@ impl Kernel {
         Ok(Rings { priority: ring("PRIORITY")?, events: ring("EVENTS")? })
     }
 
-    /// Of every attached program. Of two that do the same in turn, only what the second was skipped for is lost.
-    pub fn skipped(&self) -> Skipped {
-        let probes = || self.features.iter().filter_map(|status| status.tier).flat_map(|tier| tier.probes);
-        let has_second = |probe: &&Probe| probes().any(|it| it.program == format!("{}_again", probe.program));
-        let counted = probes().filter(|probe| !has_second(probe));
-        Skipped::of(counted.filter_map(|probe| descriptor(self.bpf.program(probe.program)?)))
+    /// Of every attached program whose skipping means that something was not seen.
+    pub fn skipped(&mut self) -> Result<Skipped, KernelError> {
+        let name = "RESCUED";
+        let rescued = self
+            .bpf
+            .take_map(name)
+            .ok_or(KernelError::Map { name, what: "not in the object file".into() })?;
+        let rescued =
+            PerCpuArray::try_from(rescued).map_err(|error| KernelError::Map { name, what: chain(&error) })?;
+        let probes = self.features.iter().filter_map(|status| status.tier).flat_map(|tier| tier.probes);
+        let counted = probes.filter(|probe| probe.has_second());
+        let descriptors = counted.filter_map(|probe| descriptor(self.bpf.program(probe.program)?));
+        Ok(Skipped::of(descriptors, rescued))
     }
 
     pub fn slots(&mut self) -> Result<SlotTable, KernelError> {
@@ -143,8 +151,12 @@ impl Kernel {
     }
 
     fn run_sweep(&mut self) -> Result<(), KernelError> {
-        let fail =
-            |what: String| KernelError::Probe { program: SWEEP, step: "run", hook: "iter/task".into(), what };
+        let fail = |what: String| KernelError::Probe {
+            program: SWEEP.to_owned(),
+            step: "run",
+            hook: "iter/task".into(),
+            what,
+        };
         let program = self.bpf.program_mut(SWEEP).ok_or_else(|| fail("not in the object file".into()))?;
         let program: &mut Iter = program.try_into().map_err(|e| fail(chain(&e)))?;
         let link = program.attach().map_err(|e| fail(chain(&e)))?;

@@ -37,7 +37,7 @@ pub enum KernelError {
     #[error("cannot load the kernel programs: {0}")]
     Load(String),
     #[error("{program} cannot be {step} on {hook}: {what}")]
-    Probe { program: &'static str, step: &'static str, hook: String, what: String },
+    Probe { program: String, step: &'static str, hook: String, what: String },
     #[error("no tracefs at /sys/kernel/tracing, and none can be mounted: {0}")]
     Tracefs(io::Error),
     #[error("map {name}: {what}")]

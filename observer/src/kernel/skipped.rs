@@ -3,21 +3,78 @@
 
 use std::{fs, path::PathBuf};
 
-/// The attached programs whose skipping means that something was not seen.
-#[derive(Debug, Default)]
+use aya::maps::{MapData, PerCpuArray};
+
+use super::attach::Hook;
+
+/// Where programs can be preempted, and so be skipped for others: see `turn` of the kernel programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preemption {
+    functions: bool,
+    tracepoints: bool,
+}
+
+impl Preemption {
+    pub fn of_this_kernel() -> Self {
+        let read = |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+        Self::of(&read("osrelease"), &read("version"))
+    }
+
+    /// By what `uname -r` and `uname -v` say. A kernel that only could preempt (PREEMPT_DYNAMIC) counts as one that does.
+    fn of(release: &str, version: &str) -> Self {
+        let functions = version.contains("PREEMPT");
+        let mut numbers =
+            release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+        let series = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        // Tracepoints disabled preemption until then (`__DECLARE_TRACE`, include/linux/tracepoint.h).
+        Preemption { functions, tracepoints: functions && series >= (6, 19) }
+    }
+
+    pub fn anywhere(self) -> bool {
+        self.functions
+    }
+
+    pub fn skips(self, hook: Hook) -> bool {
+        match hook {
+            Hook::TpBtf(_) => self.tracepoints,
+            Hook::FunctionExit(_) => self.functions,
+            // The perf layer disables preemption around the former; the latter is read by one thread.
+            Hook::SyscallExit(_) | Hook::Iterator(_) => false,
+        }
+    }
+}
+
+/// The first programs of all hooks, and what their seconds did instead.
 pub struct Skipped {
     infos: Vec<PathBuf>,
+    rescued: PerCpuArray<MapData, u64>,
+    /// What it was when everything was attached: until then a second may be without its first.
+    before: i64,
+    most: u64,
 }
 
 impl Skipped {
     /// Of these program descriptors, which must stay open.
-    pub fn of(descriptors: impl Iterator<Item = i32>) -> Self {
-        Skipped { infos: descriptors.map(|fd| format!("/proc/self/fdinfo/{fd}").into()).collect() }
+    pub fn of(descriptors: impl Iterator<Item = i32>, rescued: PerCpuArray<MapData, u64>) -> Self {
+        let infos = descriptors.map(|fd| format!("/proc/self/fdinfo/{fd}").into()).collect();
+        let mut skipped = Skipped { infos, rescued, before: 0, most: 0 };
+        skipped.before = skipped.balance();
+        skipped
     }
 
-    /// Runs that did not take place, of all programs; never falls. Zero where the kernel does not count them.
-    pub fn count(&self) -> u64 {
-        self.infos.iter().filter_map(|path| misses(&fs::read_to_string(path).ok()?)).sum()
+    /// Runs that did not take place, and that no second program made up for; never falls. Zero where the kernel
+    /// does not count them.
+    pub fn count(&mut self) -> u64 {
+        // The two numbers are not of one instant.
+        self.most = self.most.max(u64::try_from(self.balance() - self.before).unwrap_or(0));
+        self.most
+    }
+
+    fn balance(&self) -> i64 {
+        let skipped: u64 = self.infos.iter().filter_map(|path| misses(&fs::read_to_string(path).ok()?)).sum();
+        // Afterwards, so that none is missing from it that is in the other.
+        let rescued: u64 = self.rescued.get(&0, 0).map_or(0, |counts| counts.iter().sum());
+        skipped as i64 - rescued as i64
     }
 }
 
@@ -28,6 +85,25 @@ fn misses(info: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernels_preempt_or_not() {
+        let of = |release, version| {
+            let found = Preemption::of(release, version);
+            (found.functions, found.tracepoints)
+        };
+        assert_eq!(of("5.10.0-32-cloud-amd64\n", "#1 SMP Debian 5.10.223-1 (2024-08-10)\n"), (false, false));
+        assert_eq!(
+            of("6.12.117+deb13-cloud-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-1"),
+            (true, false)
+        );
+        assert_eq!(
+            of("7.3.4+deb13-cloud-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 7.3.4-1~bpo13+1"),
+            (true, true)
+        );
+        assert_eq!(of("7.3.4", "#1 SMP"), (false, false));
+        assert_eq!(of("", ""), (false, false));
+    }
 
     #[test]
     fn the_count_is_found_among_the_others() {

@@ -144,7 +144,7 @@ impl Live {
         let iterates = kernel.sweep();
         let mut slots = kernel.slots()?;
         let losses = kernel.losses()?;
-        let skipped = kernel.skipped();
+        let skipped = kernel.skipped()?;
         let rings = kernel.rings()?;
         let hierarchies =
             host::hierarchies(&options.roots.proc, &options.roots.cgroup).map_err(LiveError::Host)?;
