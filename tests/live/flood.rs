@@ -90,7 +90,7 @@ fn escape_under(agent: &Agent, container: &Container, escape: impl FnOnce(u32), 
     let made = host::tasks_made() - made;
     println!("{made} tasks made, {seen} forks seen");
     assert!(seen <= made, "more forks seen ({seen}) than tasks were made ({made})");
-    assert!(made > u64::from(pace::count(2000)), "that was no flood: {made} tasks");
+    assert!(made > u64::from(pace::count(500)), "that was no flood: {made} tasks");
     if let (Some(counter), Some(before)) = (&counter, before)
         && let Some(after) = pair(counter, agent)
     {
@@ -217,14 +217,19 @@ fn every_loss_is_counted() {
     let before = counter.as_ref().and_then(|counter| pair(counter, &agent));
     let flood = host_flood(&["--fork", "2"]);
     container.sh(&nsenter(target.pid())).ok();
-    let alert = agent.wait_for("namespace.escape", &container.id);
-    assert_escape(&alert, container.pid, target.pid(), &crate::FOUR);
-    // A ring of one page loses something in any flood once its reader stands still.
+    let alert = agent.wait_for_matching("namespace.escape", &container.id, |a| a.changed() == FOUR);
+    assert_escape(&alert, container.pid, target.pid(), &FOUR);
+    // A ring of one page loses something once its reader stands still: it does not hold what these do, whatever the flood
+    // does meanwhile.
     host::signal(agent.pid(), libc::SIGSTOP);
-    std::thread::sleep(Duration::from_secs(1));
+    for _ in 0..50 {
+        rootfs::run(&mut Command::new("true"));
+    }
     host::signal(agent.pid(), libc::SIGCONT);
     end_of(flood);
-    assert!(agent.lost() > 0.0, "a ring of one page lost nothing");
+    // The metrics follow once a second.
+    let lost = wait::until_true(Duration::from_secs(5), || agent.lost() > 0.0);
+    assert!(lost, "a ring of one page lost nothing");
     let told = agent.try_wait_for(Duration::from_secs(15), |alert| alert.rule() == "agent.events_lost");
     assert!(told.is_some(), "losses without an agent.events_lost");
     if let (Some(counter), Some(before)) = (&counter, before)

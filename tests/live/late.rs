@@ -40,10 +40,14 @@ fn an_escape_before_the_start_is_found() {
     agent.finish();
 }
 
-/// A process that has left one of its cgroups, and is still in the others: `cgroup.escape`, late.
+/// A process that has left one of its cgroups, and is still in the others: `cgroup.escape`, late. (Of a single
+/// hierarchy's, nothing would be left to tell it by.)
 #[test]
 fn a_cgroup_escape_before_the_start_is_found() {
     let Some(lab) = lab() else { return };
+    if !cgroup::needs_v1() {
+        return;
+    }
     let outside = Cgroup::make("pids", &format!("{}/outside", cgroup::home()));
     let mut container = lab.container(Spec::new("late-cgroup"));
     let pid = container.exec_detached(&["sleep", "300"]);

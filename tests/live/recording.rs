@@ -4,7 +4,7 @@ use crate::{FOUR, lab};
 use observer_live::agent::{self, Config};
 use observer_live::host::{self, Guard};
 use observer_live::spec::Spec;
-use observer_live::{scratch, wait};
+use observer_live::{pace, scratch, wait};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -21,7 +21,7 @@ fn a_replay_gives_the_same_bytes() {
     let config = Config::new("");
     let container = lab.container(Spec::privileged("recorded"));
     let mut command =
-        agent::observer(&["record", "--output", &path, "--duration", "4", "--config", config.arg()]);
+        agent::observer(&["record", "--output", &path, "--duration", "60", "--config", config.arg()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut record = Guard::spawn(&mut command).expect("start observer record");
     // Its first line comes when it is armed.
@@ -30,6 +30,9 @@ fn a_replay_gives_the_same_bytes() {
     said.read_line(&mut first).expect("read what the recorder says");
     assert!(first.starts_with("recording to "), "{first}");
     container.sh(&format!("nsenter -t {} -m -n -u -i sh -c true", target.pid())).ok();
+    // As Ctrl-C does, a while after what is to be in it.
+    std::thread::sleep(pace::settle().1 * 2);
+    host::signal(record.pid(), libc::SIGINT);
     let ended = wait::until(Duration::from_secs(20), || record.child().try_wait().ok().flatten());
     assert_eq!(ended.expect("observer record did not end").code(), Some(0));
     drop(said);
@@ -52,9 +55,10 @@ fn a_replay_gives_the_same_bytes() {
         .iter()
         .filter(|alert| alert["rule"] == "namespace.escape" && alert["container"]["id"] == id.as_str())
         .collect();
-    assert_eq!(escapes.len(), 1, "{alerts:#?}");
-    assert_eq!(escapes[0]["severity"], "critical");
-    assert_eq!(escapes[0]["namespaces"]["changed"], serde_json::json!(FOUR));
+    assert!(escapes.len() == 1 || pace::joins_may_part(), "{alerts:#?}");
+    let escape = escapes.last().expect("the escape");
+    assert_eq!(escape["severity"], "critical");
+    assert_eq!(escape["namespaces"]["changed"], serde_json::json!(FOUR));
 }
 
 /// A recording that is cut short or no recording at all is refused, not crashed on.

@@ -40,20 +40,24 @@ pub fn mount_point(name: &str) -> Option<PathBuf> {
     hierarchies().into_iter().find(|(hierarchy, _)| hierarchy == name).map(|(_, mount)| mount)
 }
 
-/// Whether there is a v1 hierarchy. Where a test needs one, its absence is said; the mount table shows it.
+/// Whether the pids controller has a v1 hierarchy, the one that tests use. Else it must be one of v2's.
 pub fn has_v1() -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
-    mounts.lines().any(|line| line.split_once(" - ").is_some_and(|(_, right)| right.starts_with("cgroup ")))
+    let v1 = mount_point("pids").is_some();
+    if !v1 {
+        let v2 = mount_point("").expect("a cgroup hierarchy, of v1 or of v2");
+        let controllers = fs::read_to_string(v2.join("cgroup.controllers")).expect("v2's controllers");
+        assert!(controllers.split_whitespace().any(|name| name == "pids"), "pids is nowhere: {controllers}");
+    }
+    v1
 }
 
 /// The same, said where there is none.
 pub fn needs_v1() -> bool {
-    let has = has_v1();
-    if !has {
-        assert!(mount_point("").is_some(), "no cgroup hierarchy at all");
-        lab::skipped("no cgroup v1 hierarchy in the mount table, only v2");
+    let v1 = has_v1();
+    if !v1 {
+        lab::skipped("no cgroup v1 hierarchy: cgroup.controllers of v2 has pids");
     }
-    has
+    v1
 }
 
 /// The slice in which the machine wants the tests' cgroups, `$OBSERVER_LIVE_CGROUP_PARENT`: one that systemd, or

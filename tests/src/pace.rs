@@ -35,7 +35,8 @@ pub fn sweep_seconds() -> u64 {
 
 /// In which time a sweep must have been: its period, or the two readings a second apart of which it consists.
 pub fn sweep() -> Duration {
-    Duration::from_millis(500) + Duration::from_secs(sweep_seconds().max(2))
+    let slack = Duration::from_millis(if emulated() { 100 } else { 500 });
+    slack + Duration::from_secs(sweep_seconds().max(2))
 }
 
 /// How long things are given to begin, and how long nothing must then have come, until all is taken to be through.
@@ -45,6 +46,12 @@ pub fn settle() -> (Duration, Duration) {
     } else {
         (Duration::from_millis(100), Duration::from_millis(200))
     }
+}
+
+/// Whether joins that follow each other at once may come so far apart that the agent does not put them together (it waits
+/// 10 ms for the next): then an alert tells the first of them, and a later one all.
+pub fn joins_may_part() -> bool {
+    emulated()
 }
 
 /// A bound on a time. Emulated, it tells about the emulation, and is only printed.

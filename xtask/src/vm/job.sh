@@ -35,8 +35,9 @@ fi
 
 export OBSERVER_BIN=/usr/bin/observer OBSERVER_LIVE_EMULATED=1 RUST_BACKTRACE=1
 observer check >/dev/ttyS2 2>&1
-observer check --json >/dev/ttyS3 2>/dev/null
-if [ "$tests" != none ]; then
+if [ "$tests" = none ]; then
+  observer check --json >/dev/ttyS3 2>/dev/null
+else
   (
     if [ "$layout" = slices ]; then
       echo 0 >/sys/fs/cgroup/system.slice/observer-live.service/cgroup.procs

@@ -67,6 +67,8 @@ pub(crate) fn threads_setns(n: u64, file: &str, source: &str, types: &str) -> Re
                     }
                     std::thread::sleep(Duration::from_millis(20));
                 }
+                // One after another: of threads that end at once, the kernel tells in any order.
+                std::thread::sleep(Duration::from_millis(50 * turn));
                 Ok(())
             })
         })
@@ -74,5 +76,6 @@ pub(crate) fn threads_setns(n: u64, file: &str, source: &str, types: &str) -> Re
     for thread in threads {
         thread.join().unwrap_or(Err(Errno { code: 252, at: "thread" }))?;
     }
+    std::thread::sleep(Duration::from_millis(50));
     Ok(String::new())
 }
