@@ -17,7 +17,7 @@ fn one_escape(name: &str, types: &[&str], attack: impl Fn(u32) -> String) {
     let said = container.sh(&format!("sh -c 'echo $$; exec {}'", attack(target.pid())));
     let pid = said.pid();
     said.ok();
-    let alert = agent.wait_for("namespace.escape", &container.id);
+    let alert = agent.wait_for_escape(&container.id, types);
     assert_escape(&alert, container.pid, target.pid(), types);
     assert_born_inside(&alert, container.pid);
     // The container shares the host's pid namespace, so what it calls itself is what the host calls it.
@@ -40,7 +40,7 @@ fn nsenter_in_docker_is_one_alert() {
         container.sh(&format!("sh -c 'echo $$; exec nsenter -t {} -m -n -u -i sh -c true'", target.pid()));
     let pid = said.pid();
     said.ok();
-    let alert = agent.wait_for("namespace.escape", &container.id);
+    let alert = agent.wait_for_escape(&container.id, &FOUR);
     assert_escape(&alert, container.pid, target.pid(), &FOUR);
     assert_born_inside(&alert, container.pid);
     assert_eq!(alert.pid(), Some(pid), "{}", alert.line);
@@ -60,7 +60,7 @@ fn nsenter_through_docker_exec_is_one_alert() {
     let pid = target.pid().to_string();
     let output = container.exec(&["nsenter", "-t", &pid, "-m", "-n", "-u", "-i", "sh", "-c", "true"]);
     assert!(output.status.success(), "{output:?}");
-    let alert = agent.wait_for("namespace.escape", &container.id);
+    let alert = agent.wait_for_escape(&container.id, &FOUR);
     assert_escape(&alert, container.pid, target.pid(), &FOUR);
     agent.settle();
     agent.assert_only(&[("namespace.escape", "critical", &container.id)]);

@@ -19,7 +19,7 @@ fn a_thread_that_execs_keeps_its_container() {
     let said = container.sh(&format!("sh -c 'echo $$; exec {attack}'"));
     let pid = said.pid();
     said.ok();
-    let alert = agent.wait_for("namespace.escape", &container.id);
+    let alert = agent.wait_for_escape(&container.id, &crate::FOUR);
     assert_escape(&alert, container.pid, target.pid(), &crate::FOUR);
     assert_born_inside(&alert, container.pid);
     assert_eq!((alert.pid(), alert.tid()), (Some(pid), Some(pid)), "{}", alert.line);
@@ -42,7 +42,7 @@ fn a_thread_that_joins_alone_is_an_escape() {
     let tid =
         output.rsplit_once("tid=").and_then(|(_, tid)| tid.trim().parse().ok()).expect("the thread's id");
     assert_ne!(pid, tid);
-    let alert = agent.wait_for("namespace.escape", &container.id);
+    let alert = agent.wait_for_escape(&container.id, &["mnt", "net"]);
     assert_escape(&alert, container.pid, target.pid(), &["mnt", "net"]);
     assert_born_inside(&alert, container.pid);
     assert_eq!((alert.pid(), alert.tid()), (Some(pid), Some(tid)), "{}", alert.line);

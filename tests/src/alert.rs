@@ -82,6 +82,16 @@ impl Alert {
             .collect()
     }
 
+    /// An escape of the same thread that another alert tells as well, with more joins that followed.
+    pub fn is_part_of(&self, whole: &Alert) -> bool {
+        let who = |alert: &Alert| (alert.pid(), alert.tid(), alert.container().map(str::to_owned));
+        let (changed, all) = (self.changed(), whole.changed());
+        (self.rule(), whole.rule()) == ("namespace.escape", "namespace.escape")
+            && who(self) == who(whole)
+            && changed.len() < all.len()
+            && changed.iter().all(|kind| all.contains(kind))
+    }
+
     pub fn above_info(&self) -> bool {
         self.severity() != "info"
     }
@@ -249,6 +259,11 @@ mod tests {
         assert_eq!((alert.changed(), alert.host()), (vec!["mnt", "net"], vec!["net"]));
         assert_eq!(alert.target_container().as_deref(), Some("other"));
         assert_eq!(alert.tuple("actual").get("mnt"), Some(&4_026_531_832));
+        let mut more = alert.clone();
+        more.json["namespaces"]["changed"] = serde_json::json!(["ipc", "mnt", "net"]);
+        assert!(alert.is_part_of(&more) && !more.is_part_of(&alert) && !alert.is_part_of(&alert));
+        more.json["process"]["pid"] = 9.into();
+        assert!(!alert.is_part_of(&more));
         assert!(alert.latency() > Duration::from_secs(86_400));
     }
 

@@ -48,6 +48,12 @@ pub fn settle() -> (Duration, Duration) {
     }
 }
 
+/// Whether joins that follow each other at once may come so far apart that the agent does not put them together (it waits
+/// 10 ms for the next): then an alert tells the first of them, and a later one all.
+pub fn joins_may_part() -> bool {
+    emulated()
+}
+
 /// A bound on a time. Emulated, it tells about the emulation, and is only printed.
 pub fn assert_within(what: &str, took: Duration, bound: Duration) {
     println!("{what}: {took:?}");
