@@ -177,7 +177,12 @@ fn an_escape_during_a_flood_in_another_container() {
         || drop(other.shell().wait(Duration::from_secs(60))),
     );
     let about_other = agent.alerts_of(&other.id);
-    assert!(about_other.iter().all(|alert| alert.rule() != "namespace.escape"), "{about_other:#?}");
+    // Where runs of the kernel programs were skipped, what other namespaces a process made may be unknown.
+    let whole = agent.lost() == 0.0;
+    let escape = |alert: &observer_live::alert::Alert| {
+        alert.rule() == "namespace.escape" && (whole || alert.severity() == "critical")
+    };
+    assert!(!about_other.iter().any(escape), "{about_other:#?}");
     agent.stop();
 }
 

@@ -19,6 +19,7 @@ for tty in 1 2 3; do stty -F /dev/ttyS$tty raw -echo 115200; done
 for word in $(cat /proc/cmdline); do
   case $word in
     observer.layout=*) layout=${word#*=} ;;
+    observer.report=*) report=${word#*=} ;;
     observer.tests=*) tests=$(echo "${word#*=}" | base64 -d) ;;
   esac
 done
@@ -46,14 +47,16 @@ export OBSERVER_BIN=/usr/bin/observer OBSERVER_LIVE_EMULATED=1 RUST_BACKTRACE=1
 # A line that begins with "observer-vm: " is read by whoever started the machine: it writes into the machine's memory.
 export OBSERVER_LIVE_DEBUGGER=/dev/ttyS1
 observer check >/dev/ttyS2 2>&1
-if [ "$tests" = none ]; then
+if [ "$report" = yes ]; then
   observer check --json >/dev/ttyS3 2>/dev/null
-else
+fi
+if [ "$tests" != none ]; then
   (
     if [ "$layout" = slices ]; then
       echo 0 >/sys/fs/cgroup/system.slice/observer-live.service/cgroup.procs
     fi
-    exec live --test-threads=1 $tests
+    # Without real-time priority: the agent's threads would preempt the kernel programs that wake them, see above.
+    exec setpriv --bounding-set=-sys_nice live --test-threads=1 $tests
   ) >/dev/ttyS1 2>&1 </dev/null
 fi
 echo "exit $?" >/dev/ttyS1
