@@ -3,7 +3,7 @@
 use crate::{
     build,
     setup::{self, Purpose},
-    shell,
+    shell, vm,
 };
 use anyhow::{Context, Result, bail};
 use std::{collections::HashSet, fs, io, process::Command};
@@ -31,16 +31,31 @@ pub fn verb(args: &Args) -> Result<()> {
 
 fn write() -> Result<()> {
     for (kind, path) in DOCUMENTS {
-        let text = generated(kind)?;
-        if kept(path)?.as_ref() != Some(&text) {
-            let file = shell::workspace().join(path);
-            fs::create_dir_all(file.parent().expect("a document lies in a directory"))
-                .and_then(|()| fs::write(&file, text))
-                .with_context(|| path.to_owned())?;
-            println!("{path}: written");
-        }
+        put(path, generated(kind)?)?;
+    }
+    put(README, readme()?)
+}
+
+fn put(path: &str, text: String) -> Result<()> {
+    if kept(path)?.as_ref() != Some(&text) {
+        let file = shell::workspace().join(path);
+        fs::create_dir_all(file.parent().expect("a document lies in a directory"))
+            .and_then(|()| fs::write(&file, text))
+            .with_context(|| path.to_owned())?;
+        println!("{path}: written");
     }
     Ok(())
+}
+
+const README: &str = "README.md";
+/// Between these lines of README stands the table of kernels, made of the runs on record.
+const TABLE: (&str, &str) = ("<!-- made of docs/kernels.json by cargo xtask docs -->\n", "<!-- end -->");
+
+fn readme() -> Result<String> {
+    let text = kept(README)?.context("there is no README.md")?;
+    let parts = text.split_once(TABLE.0).and_then(|(head, rest)| Some((head, rest.split_once(TABLE.1)?.1)));
+    let (head, tail) = parts.context("README.md has no place for the table of kernels")?;
+    Ok(format!("{head}{}\n{}\n{}{tail}", TABLE.0, vm::table()?, TABLE.1))
 }
 
 /// Needs the release build.
@@ -52,6 +67,10 @@ pub fn check() -> Result<()> {
             eprintln!("{path}: {summary}");
             drifted.push(path);
         }
+    }
+    if let Some(summary) = difference(kept(README)?.as_deref(), &readme()?) {
+        eprintln!("{README}: {summary}");
+        drifted.push(README);
     }
     if !drifted.is_empty() {
         bail!("{} drifted from what observer prints; run: cargo xtask docs", drifted.join(", "));

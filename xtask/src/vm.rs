@@ -4,6 +4,7 @@ mod boot;
 mod gdb;
 mod image;
 mod kernels;
+mod record;
 
 use crate::{
     build,
@@ -18,14 +19,15 @@ use std::{
 };
 
 use kernels::{KERNELS, Kernel};
+pub use record::table;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// The kernel's series; may be given several times
     #[arg(long = "kernel", value_name = "SERIES", value_parser = kernels::by_series, default_value = "6.1")]
     kernels: Vec<Kernel>,
-    /// All kernels, each in every way it can be set up
-    #[arg(long)]
+    /// The whole matrix: every kernel, and one of them in every layout
+    #[arg(long, conflicts_with_all = ["kernels", "layout"])]
     all: bool,
     /// How the machine is laid out
     #[arg(long, value_enum, default_value_t = Layout::V2)]
@@ -33,6 +35,12 @@ pub struct Args {
     /// Only what `observer check` says, no tests
     #[arg(long)]
     check: bool,
+    /// Keep what `observer check` says as golden files
+    #[arg(long)]
+    bless: bool,
+    /// Keep the results in docs/kernels.json, of which README's table is made
+    #[arg(long, conflicts_with_all = ["check", "filter"])]
+    record: bool,
     /// What to pass to the test program: parts of tests' names
     #[arg(last = true)]
     filter: Vec<String>,
@@ -67,6 +75,9 @@ impl Layout {
     }
 }
 
+/// The tests that hold where kernel memory cannot be read.
+const LOCKDOWN_TESTS: [&str; 4] = ["escape::", "cgroups::", "entered::", "nested::"];
+
 /// Longer than any run has taken here, by far.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
@@ -74,10 +85,11 @@ pub fn verb(args: &Args) -> Result<()> {
     setup::ensure(Purpose::Vm)?;
     let image = image()?;
     let mut failed = Vec::new();
-    let kernels = if args.all { &KERNELS[..] } else { &args.kernels[..] };
-    for kernel in kernels {
-        let name = format!("Linux {} ({})", kernel.series, args.layout.name());
-        if let Err(error) = run(*kernel, args.layout, &image, args) {
+    let machines: Vec<(Kernel, Layout)> =
+        if args.all { matrix() } else { args.kernels.iter().map(|kernel| (*kernel, args.layout)).collect() };
+    for (kernel, layout) in machines {
+        let name = format!("Linux {} ({})", kernel.series, layout.name());
+        if let Err(error) = run(kernel, layout, &image, args) {
             eprintln!("{name}: {error:#}");
             failed.push(name);
         }
@@ -88,18 +100,33 @@ pub fn verb(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Every kernel on plain v2; the newest of the stable ones in the other layouts, too.
+fn matrix() -> Vec<(Kernel, Layout)> {
+    let mut machines: Vec<(Kernel, Layout)> = KERNELS.map(|kernel| (kernel, Layout::V2)).into();
+    let stable = KERNELS[KERNELS.len() - 2];
+    machines.extend([(stable, Layout::Slices), (stable, Layout::Lockdown)]);
+    machines
+}
+
 fn run(kernel: Kernel, layout: Layout, image: &Path, args: &Args) -> Result<()> {
-    let tests = if args.check { "none".to_owned() } else { args.filter.join(" ") };
-    let logs = shell::target_dir().join("vm/logs").join(format!("{}-{}", kernel.series, layout.name()));
+    let tests = match layout {
+        _ if args.check => "none".to_owned(),
+        // What does not rest on reading kernel memory.
+        Layout::Lockdown if args.filter.is_empty() => LOCKDOWN_TESTS.join(" "),
+        _ => args.filter.join(" "),
+    };
+    let name = format!("{}-{}", kernel.series, layout.name());
+    let logs = shell::target_dir().join("vm/logs").join(&name);
     let kernel_image = kernel.image()?;
     eprintln!("==> Linux {} ({}), emulated", kernel.series, layout.name());
     let machine = boot::Machine {
         kernel: &kernel_image,
         image,
         append: format!(
-            "{} observer.layout={} observer.tests={}",
+            "{} observer.layout={} observer.report={} observer.tests={}",
             layout.append(),
             layout.name(),
+            if args.record { "yes" } else { "no" },
             base64(tests.as_bytes())
         ),
         logs: &logs,
@@ -124,6 +151,10 @@ fn run(kernel: Kernel, layout: Layout, image: &Path, args: &Args) -> Result<()> 
     );
     if args.check {
         print!("{}", std::fs::read_to_string(&outcome.check)?.replace('\r', ""));
+    }
+    record::golden_check(&name, &outcome, args.bless)?;
+    if args.record && outcome.code.is_some() {
+        record::put(&name, kernel.series, layout.name(), &outcome)?;
     }
     match outcome.code {
         Some(0) => Ok(()),

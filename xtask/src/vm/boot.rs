@@ -38,6 +38,7 @@ pub struct Outcome {
     pub took: Duration,
     pub console: PathBuf,
     pub check: PathBuf,
+    pub check_json: PathBuf,
 }
 
 /// What the tests' own words say of them.
@@ -137,7 +138,7 @@ impl Machine<'_> {
         }
         guest.0.wait()?;
         let code = lines.last().and_then(|line| line.strip_prefix("exit ")?.parse().ok());
-        Ok(Outcome { lines, code, took: started.elapsed(), console, check })
+        Ok(Outcome { lines, code, took: started.elapsed(), console, check, check_json })
     }
 }
 
@@ -165,6 +166,7 @@ mod tests {
             took: Duration::ZERO,
             console: PathBuf::new(),
             check: PathBuf::new(),
+            check_json: PathBuf::new(),
         };
         assert_eq!(outcome.counts(), Some(Counts { passed: 2, failed: 1, skipped: 1 }));
     }

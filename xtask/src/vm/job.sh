@@ -56,7 +56,8 @@ if [ "$tests" != none ]; then
       echo 0 >/sys/fs/cgroup/system.slice/observer-live.service/cgroup.procs
     fi
     # Without real-time priority: the agent's threads would preempt the kernel programs that wake them, see above.
-    exec setpriv --bounding-set=-sys_nice live --test-threads=1 $tests
+    # (With its path: the shell would take its own setpriv.)
+    exec /usr/bin/setpriv --bounding-set=-sys_nice /usr/bin/live --test-threads=1 $tests
   ) >/dev/ttyS1 2>&1 </dev/null
 fi
 echo "exit $?" >/dev/ttyS1
