@@ -13,8 +13,8 @@ use std::{
 };
 
 /// Without what only costs time here: what works around processors' faults (page tables are switched at every system
-/// call), waiting for RCU the thrifty way (namespaces and cgroups are removed by it), and programs at random addresses (what
-/// has been translated of one run is of use to the next).
+/// call), waiting for RCU the thrifty way (namespaces and cgroups are removed by it), and programs at random addresses
+/// (what has been translated of one run is of use to the next).
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet rdinit=/init mitigations=off rcupdate.rcu_expedited=1 \
                             norandmaps";
 
