@@ -186,6 +186,9 @@ pub mod mark {
     pub const MOVED: u64 = 1 << (SLOT_BITS + 1);
     /// Joined namespaces since its last fork or exec: the next one closes the set.
     pub const JOINED: u64 = 1 << (SLOT_BITS + 2);
+    /// Its end has been told. The slot stays until the id is another process's: threads that end at the same time may
+    /// come by later.
+    pub const GONE: u64 = 1 << (SLOT_BITS + 3);
 }
 
 /// What userspace knows of a slot, for the kernel side's decisions.

@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::Array,
 };
-use observer_common::{Host, Inodes, NAMESPACES, Root, SLOT_MASK, ability};
+use observer_common::{Host, Inodes, NAMESPACES, Root, SLOT_MASK, ability, mark};
 
 use crate::{
     emit::Frame,
@@ -216,15 +216,27 @@ impl Task {
 /// Returns the stored mark, too.
 #[inline(always)]
 pub fn mark_of_frame(frame: &Frame, tgid: u32) -> (u64, u64) {
-    let stored = mark(tgid);
+    complete(frame, mark(tgid))
+}
+
+/// As [`mark_of_frame`], for a stored mark.
+#[inline(always)]
+pub fn complete(frame: &Frame, stored: u64) -> (u64, u64) {
     let mark = if stored & SLOT_MASK != 0 { stored } else { stored | slots::mark_by_cgroups(frame) };
     frame.set_slot(mark);
     (stored, mark)
 }
 
-/// A process's mark. A slot that turned out to be the host's counts as none.
+/// A process's mark. A slot that turned out to be the host's counts as none, and so does the mark of one that ended.
 #[inline(always)]
 pub fn mark(tgid: u32) -> u64 {
+    let mark = mark_at_exit(tgid);
+    if mark & mark::GONE != 0 { 0 } else { mark }
+}
+
+/// The same for a thread that ends: its process may have ended a moment ago.
+#[inline(always)]
+pub fn mark_at_exit(tgid: u32) -> u64 {
     let raw = TASKS.get(tgid).copied().unwrap_or(0);
     if slots::is_host(raw & SLOT_MASK) { raw & !SLOT_MASK } else { raw }
 }

@@ -24,11 +24,13 @@ fn a_replay_gives_the_same_bytes() {
         agent::observer(&["record", "--output", &path, "--duration", "60", "--config", config.arg()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut record = Guard::spawn(&mut command).expect("start observer record");
-    // Its first line comes when it is armed.
+    // Says so when it is armed; before, what is off on this kernel.
     let mut said = BufReader::new(record.child().stderr.take().expect("the recorder's stderr"));
-    let mut first = String::new();
-    said.read_line(&mut first).expect("read what the recorder says");
-    assert!(first.starts_with("recording to "), "{first}");
+    let mut line = String::new();
+    while !line.starts_with("recording to ") {
+        line.clear();
+        assert!(said.read_line(&mut line).expect("read what the recorder says") > 0, "it was never armed");
+    }
     container.sh(&format!("nsenter -t {} -m -n -u -i sh -c true", target.pid())).ok();
     // As Ctrl-C does, a while after what is to be in it.
     std::thread::sleep(pace::settle().1 * 2);

@@ -63,9 +63,6 @@ fn every_thread_of_a_moved_process_keeps_its_container() {
     let agent = lab.agent();
     let events = Events::follow(&agent);
     let container = lab.container(Spec::privileged("moved").bind(&turns, "/scratch", true));
-    // The agent knows the container by then. (One that the host makes below it in the very moment of its start is taken
-    // for another place.)
-    agent.settle();
     let nested = Cgroup::make("", &format!("{}/nested", container.cgroup_path()));
     let attack = format!("observer-attacks threads-setns 6 /scratch/turn {} net", target.pid());
     container.shell().start(&format!("sh -c 'echo $$; exec {attack}'"));

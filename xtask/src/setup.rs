@@ -68,9 +68,9 @@ const TOOLS: [Tool; 14] = [
     Tool {
         package: "qemu-system-x86",
         present: || find("qemu-system-x86_64").is_some(),
-        needed_for: |it| it == Purpose::Vm,
+        needed_for: machines,
     },
-    Tool { package: "cpio", present: || find("cpio").is_some(), needed_for: |it| it == Purpose::Vm },
+    Tool { package: "cpio", present: || find("cpio").is_some(), needed_for: machines },
     Tool { package: "systemd-container", present: || find("systemd-nspawn").is_some(), needed_for: tests },
     Tool {
         package: "stress-ng",
@@ -83,6 +83,11 @@ const TOOLS: [Tool; 14] = [
     // For promtool, which checks the metrics' format and the alerting rules.
     Tool { package: "prometheus", present: || find("promtool").is_some(), needed_for: tests },
 ];
+
+/// Virtual machines boot Debian's kernels: without apt the tests do without.
+fn machines(purpose: Purpose) -> bool {
+    purpose == Purpose::Vm || tests(purpose) && bpf_toolchain::has_apt()
+}
 
 fn tests(purpose: Purpose) -> bool {
     purpose == Purpose::Test

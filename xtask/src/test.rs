@@ -1,9 +1,10 @@
 //! `cargo xtask test`
 
 use crate::{
-    build,
+    bpf_toolchain, build,
     setup::{self, Purpose},
     shell::{self, step},
+    vm,
 };
 use anyhow::{Result, bail};
 use std::env;
@@ -18,17 +19,20 @@ pub struct Args {
     /// Only the live tests
     #[arg(long)]
     live: bool,
+    /// Only live tests on other kernels, in virtual machines
+    #[arg(long, conflicts_with_all = ["live", "unit"])]
+    vm: bool,
 }
 
 pub fn verb(args: &Args) -> Result<()> {
     setup::ensure(if args.unit { Purpose::Build } else { Purpose::Test })?;
-    if !args.live {
+    if !args.live && !args.vm {
         let mut tests = shell::cargo();
         // Kernel programs do not build for this machine; the live tests come below.
         tests.args(["test", "--workspace", "--exclude", "observer-ebpf", "--exclude", "observer-live"]);
         step("unit, golden and replay tests", tests.args(&args.filter))?;
     }
-    if !args.unit {
+    if !args.unit && !args.vm {
         build::release()?;
         let mut tests = shell::cargo();
         // One at a time: they count events, and share the machine's cgroups and runtimes.
@@ -46,5 +50,18 @@ pub fn verb(args: &Args) -> Result<()> {
         }
         step("live tests", &mut tests)?;
     }
+    if args.vm || !args.unit && !args.live {
+        other_kernels()?;
+    }
     Ok(())
+}
+
+/// The oldest kernel and the stable one: that the main job is done there. (`cargo xtask vm --all` runs everything
+/// everywhere.)
+fn other_kernels() -> Result<()> {
+    if !bpf_toolchain::has_apt() {
+        eprintln!("SKIPPED: other kernels: they come as Debian's packages, and there is no apt here");
+        return Ok(());
+    }
+    vm::some(&["5.10", "6.12"], &["escape::", "nested::", "roots::", "threads::"])
 }

@@ -56,7 +56,7 @@ fn fork(parent: Task, child: Task) {
     let Some(frame) = Frame::take() else {
         // Nothing can be told, but the mark is handed on.
         if child.tgid() == child.tid() {
-            task::set_mark(child.tgid(), task::mark(parent.tgid()) & !mark::JOINED);
+            task::set_mark(child.tgid(), task::mark(parent.tgid()) & !(mark::JOINED | mark::GONE));
         }
         return;
     };
@@ -86,7 +86,7 @@ fn fork(parent: Task, child: Task) {
     let by_cgroup = if own & SLOT_MASK == 0 { slots::mark_by_cgroups(&frame) } else { 0 };
     // SAFETY: this CPU's scratch.
     let same_cgroup = unsafe { (*payload).parent_cgroup_v2 == (*header).cgroup_v2 };
-    let mut mark = own & !mark::JOINED;
+    let mut mark = own & !(mark::JOINED | mark::GONE);
     let changed = hash != now;
     // The parent's namespaces changed behind our back.
     let drifted = before != 0 && before != now;
@@ -294,19 +294,22 @@ pub fn process_exit_again(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn exit(task: Task) {
     let (tgid, tid) = (task.tgid(), task.tid());
-    let (last, status) = (task.is_last(), task.exit_code());
+    // Of threads that end together several may find themselves the last: the first of them tells.
+    let stored = task::mark_at_exit(tgid);
+    let last = task.is_last() && stored & mark::GONE == 0;
+    let status = task.exit_code();
     let before = task::last_tuple(tid);
     if !last && before == 0 {
         // One thread of several, never seen before: nothing to take back, nothing to say.
         return;
     }
     let Some(frame) = Frame::take() else {
-        take_back(tgid, tid, last);
+        take_back(tgid, tid, stored, last);
         return;
     };
     let now = frame.fill(task);
-    let (_, mark) = task::mark_of_frame(&frame, tgid);
-    take_back(tgid, tid, last);
+    let (_, mark) = task::complete(&frame, stored);
+    take_back(tgid, tid, mark, last);
     let changed = before != 0 && before != now;
     if !last {
         // Another thread goes on: nothing to say unless this one takes a change with it.
@@ -334,9 +337,9 @@ fn exit(task: Task) {
 
 /// The ids are free for others from here on.
 #[inline(always)]
-fn take_back(tgid: u32, tid: u32, last: bool) {
+fn take_back(tgid: u32, tid: u32, mark: u64, last: bool) {
     task::set_last_tuple(tid, 0);
     if last {
-        task::set_mark(tgid, 0);
+        task::set_mark(tgid, mark | mark::GONE);
     }
 }

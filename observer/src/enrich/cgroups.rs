@@ -22,11 +22,15 @@ impl Enricher {
             [] => host.cgroup_path(cgroup.hierarchy, cgroup.id).unwrap_or_default().into(),
             path => String::from_utf8_lossy(path),
         };
-        let inherited = self
-            .world
-            .cgroups
-            .get(&(cgroup.hierarchy, cgroup.parent_id))
-            .is_some_and(|parent| parent.slot == cgroup.slot);
+        let above = self.world.cgroups.get(&(cgroup.hierarchy, cgroup.parent_id)).map(|parent| parent.slot);
+        let inherited = above == Some(cgroup.slot);
+        if let Some(key) = above.filter(|_| !inherited).and_then(|slot| self.world.container_of_slot(slot)) {
+            // Made below a container's cgroup by somebody else, before the kernel side was told whose that is.
+            let entry = CgroupEntry { path: path.as_ref().into(), slot: cgroup.slot };
+            self.world.cgroups.insert((cgroup.hierarchy, cgroup.id), entry);
+            self.world.assign_slot(cgroup.slot, key);
+            return;
+        }
         if !inherited && self.container(event).is_some() && !Self::is_entering(event) {
             // A container made it outside itself: whatever it calls it, it is no container's.
             let entry = CgroupEntry { path: path.as_ref().into(), slot: cgroup.slot };

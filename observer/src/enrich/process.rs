@@ -1,10 +1,10 @@
 //! Forks, execs, exits.
 
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 
 use observer_common::{Kind, flags};
 
-use super::{Enricher, finding::*};
+use super::{Enricher, finding::*, world::CgroupEntry};
 use crate::{
     decode::{Event, Payload, arguments, text},
     host::Host,
@@ -269,8 +269,19 @@ impl Enricher {
             .map(|((hierarchy, id), cgroup)| (*hierarchy, *id, cgroup.path.clone()))
             .collect();
         cgroups.sort();
+        // What was made below it meanwhile, before anybody knew that it is a container, is part of it.
+        let below = path.map(|path| format!("{path}/"));
+        let is_below =
+            |cgroup: &CgroupEntry| below.as_ref().is_some_and(|below| cgroup.path.starts_with(below));
+        let made: BTreeSet<u64> =
+            self.world.cgroups.values().filter(|cgroup| is_below(cgroup)).map(|cgroup| cgroup.slot).collect();
         for slot in slots {
             self.world.assign_slot(slot, key);
+        }
+        for slot in made {
+            if self.world.slots.get(&slot).is_some_and(|slot| slot.container.is_none()) {
+                self.world.assign_slot(slot, key);
+            }
         }
         for (hierarchy, id, path) in cgroups {
             self.world.add_cgroup(key, hierarchy, id, &path);

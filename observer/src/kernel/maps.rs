@@ -65,7 +65,9 @@ impl SlotTable {
     /// Marks a process that was found out of its container when the agent started.
     pub fn mark(&mut self, pid: u32, slot: u64, moved: bool) -> Result<(), KernelError> {
         // The kernel side may know better already.
-        if !moved && self.tasks.get(&pid, 0).is_ok_and(|mark| mark != 0) {
+        if !moved
+            && self.tasks.get(&pid, 0).is_ok_and(|mark| mark != 0 && mark & observer_common::mark::GONE == 0)
+        {
             return Ok(());
         }
         let moved = if moved { observer_common::mark::MOVED } else { 0 };

@@ -67,8 +67,6 @@ pub(crate) fn threads_setns(n: u64, file: &str, source: &str, types: &str) -> Re
                     }
                     std::thread::sleep(Duration::from_millis(20));
                 }
-                // One after another: of threads that end at once, the kernel tells in any order.
-                std::thread::sleep(Duration::from_millis(50 * turn));
                 Ok(())
             })
         })
