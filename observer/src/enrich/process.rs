@@ -195,7 +195,10 @@ impl Enricher {
             None => match slot.leaf {
                 Some(leaf) => {
                     let facts = host.runtime(&leaf);
-                    if facts.is_none() && !self.world.looks_contained(tuple) {
+                    // A process of the host that entered a container's namespaces makes no container of its job's cgroup.
+                    if facts.is_none()
+                        && (!self.world.looks_contained(tuple) || self.world.is_visiting(tuple))
+                    {
                         return;
                     }
                     self.container_of_leaf(header.slot, &leaf, header.time_ns, facts)

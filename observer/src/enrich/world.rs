@@ -448,6 +448,13 @@ impl World {
         }
     }
 
+    /// True if all namespaces that are not the host's are containers'. (Of a pod's container, which shares some, the mnt
+    /// namespace is its own.)
+    pub fn is_visiting(&self, tuple: &Tuple) -> bool {
+        let mut others = self.host_tuple.differences(tuple).filter(|ns| ns.kind() == *ns);
+        others.all(|ns| matches!(self.owner(ns, tuple.get(ns)), Owner::Container(_)))
+    }
+
     /// True if what runs in a cgroup of no telling name is isolated like a container: in namespaces of its own of
     /// pid, or of at least three types. (A service that systemd sandboxes has a telling name.)
     pub fn looks_contained(&self, tuple: &Tuple) -> bool {

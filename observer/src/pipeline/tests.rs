@@ -192,6 +192,37 @@ impl Story {
     }
 }
 
+/// A job of the host, in a cgroup so young that it might be a container's, looks into a container: it entered, and its
+/// cgroup is no container.
+#[test]
+fn a_visitor_makes_no_container_of_its_own_cgroup() {
+    const JOB: u64 = 77;
+    let mut story = Story::begin();
+    story.container_starts();
+    let path = "/jobs/build";
+    let cgroup = Cgroup {
+        hierarchy: 0,
+        level: 2,
+        id: JOB,
+        parent_id: 3,
+        slot: JOB,
+        path_len: path.len() as u32,
+        reserved: 0,
+    };
+    let mut h = story.header(Kind::CgroupMkdir, 50, flags::PRIORITY, host_tuple());
+    h.slot = 0;
+    story.recorder.frame(&frame(h, &cgroup, path.as_bytes()));
+    let exec = Exec { old_tid: 200, filename_len: 7, args_len: 0, args_total: 0 };
+    let inside = out(&[NS_PID, NS_PID_FOR_CHILDREN]);
+    let mut h = story.header(Kind::Exec, 200, flags::JUDGE | flags::PRIORITY, inside);
+    (h.slot, h.cgroup_v2) = (JOB, JOB);
+    story.recorder.frame(&frame(h, &exec, b"/bin/sh"));
+    story.recorder.answer_runtime("build", None);
+    let alerts = story.ends();
+    let told: Vec<&str> = alerts.iter().map(|alert| alert.rule.as_ref()).collect();
+    assert_eq!(told, ["namespace.entered"], "{alerts:#?}");
+}
+
 /// The container's tuple with these types as the host has them.
 fn out(types: &[usize]) -> Inodes {
     let mut tuple = container_tuple();
