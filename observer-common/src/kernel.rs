@@ -63,8 +63,10 @@ pub mod ability {
     pub const PROGRAM: u64 = 1 << 12;
     /// `bpf_probe_read_user`: what a call's arguments point to.
     pub const READ_USER: u64 = 1 << 13;
-    /// Second programs are on the hooks, for what the first are skipped for.
-    pub const TWICE: u64 = 1 << 14;
+    /// Second programs are on typed tracepoints, for what the first are skipped for.
+    pub const TWICE_ON_TRACEPOINTS: u64 = 1 << 14;
+    /// The same on functions.
+    pub const TWICE_ON_FUNCTIONS: u64 = 1 << 15;
 }
 
 offsets! {
@@ -159,6 +161,10 @@ offsets! {
         regs_size = "sizeof pt_regs";
     }
 }
+
+/// Notes that the first programs leave for the second: entries are shared by threads whose ids differ by a multiple of
+/// this, for which a note lives too briefly to matter.
+pub const NOTES: u32 = 1 << 16;
 
 /// Names one cgroup for its lifetime: ids are unique per hierarchy only.
 #[repr(C)]

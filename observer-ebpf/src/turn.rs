@@ -11,12 +11,12 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray},
 };
-use observer_common::{Kind, ability};
+use observer_common::{Kind, NOTES};
 
 use crate::{emit::add, offsets::able};
 
-/// For each thread, by thread id: what the first program has just seen it do. Sized to pid_max by the agent, where
-/// there are second programs.
+/// By thread id, in turns of [`NOTES`]: the thread, and what the first program has just seen it do. Sized by the agent,
+/// where there are second programs.
 #[map]
 static SEEN: Array<u64> = Array::with_max_entries(1, 0);
 
@@ -29,35 +29,37 @@ static RESCUED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 pub enum Turn {
     First,
     Second,
+    /// There is no second on its hook.
+    Only,
 }
 
 impl Turn {
-    /// True if this event has been dealt with. To be asked once per program, with what it is about.
+    /// True if this event has been dealt with. To be asked once per program, with what it is about, and the ability that
+    /// tells whether there are second programs on hooks of its type.
     #[inline(always)]
-    pub fn is_over(self, kind: Kind) -> bool {
-        if !able(ability::TWICE) {
+    pub fn is_over(self, kind: Kind, twice: u64) -> bool {
+        if matches!(self, Turn::Only) || !able(twice) {
             return false;
         }
-        let Some(place) = SEEN.get_ptr_mut(bpf_get_current_pid_tgid() as u32) else { return false };
-        // SAFETY: a map entry, whose only users are the programs that run for this thread, one after the other.
+        let tid = bpf_get_current_pid_tgid() as u32;
+        let Some(place) = SEEN.get_ptr_mut(tid & (NOTES - 1)) else { return false };
+        let note = (tid as u64) << 32 | kind as u64;
+        // SAFETY: a map entry; aligned words are read and written whole. Its users are the programs that run for this
+        // thread, one after the other, and seldom another thread's, whose note is not taken for this one's.
         unsafe {
-            match self {
-                Turn::First => {
-                    *place = kind as u64;
-                    false
-                }
-                Turn::Second => {
-                    let seen = *place;
-                    *place = 0;
-                    if seen == kind as u64 {
-                        return true;
-                    }
-                    if let Some(rescued) = RESCUED.get_ptr_mut(0) {
-                        add(rescued, 1);
-                    }
-                    false
-                }
+            if matches!(self, Turn::First) {
+                *place = note;
+                return false;
+            }
+            let seen = *place;
+            *place = 0;
+            if seen == note {
+                return true;
+            }
+            if let Some(rescued) = RESCUED.get_ptr_mut(0) {
+                add(rescued, 1);
             }
         }
+        false
     }
 }

@@ -1,7 +1,9 @@
 //! Cgroups made, removed, and tasks that move between them.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use observer_common::{Cgroup as CgroupPayload, CgroupMove, Fork, Kind, MAX_PATH, SLOT_MASK, door, mark};
+use observer_common::{
+    Cgroup as CgroupPayload, CgroupMove, Fork, Kind, MAX_PATH, SLOT_MASK, ability, door, mark,
+};
 
 use crate::{
     emit::Frame,
@@ -67,7 +69,7 @@ fn made_or_removed(kind: Kind, cgroup: Cgroup, path: *const u8) {
 /// `cgroup_mkdir(cgroup, path)`
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
-    if Turn::First.is_over(Kind::CgroupMkdir) {
+    if Turn::First.is_over(Kind::CgroupMkdir, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     made_or_removed(Kind::CgroupMkdir, Cgroup(ctx.arg(0)), ctx.arg(1));
@@ -76,7 +78,7 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir_again(ctx: BtfTracePointContext) -> i32 {
-    if Turn::Second.is_over(Kind::CgroupMkdir) {
+    if Turn::Second.is_over(Kind::CgroupMkdir, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     made_or_removed(Kind::CgroupMkdir, Cgroup(ctx.arg(0)), ctx.arg(1));
@@ -86,7 +88,7 @@ pub fn cgroup_mkdir_again(ctx: BtfTracePointContext) -> i32 {
 /// `cgroup_rmdir(cgroup, path)`
 #[btf_tracepoint(function = "cgroup_rmdir")]
 pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
-    if Turn::First.is_over(Kind::CgroupRmdir) {
+    if Turn::First.is_over(Kind::CgroupRmdir, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     made_or_removed(Kind::CgroupRmdir, Cgroup(ctx.arg(0)), ctx.arg(1));
@@ -95,7 +97,7 @@ pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "cgroup_rmdir")]
 pub fn cgroup_rmdir_again(ctx: BtfTracePointContext) -> i32 {
-    if Turn::Second.is_over(Kind::CgroupRmdir) {
+    if Turn::Second.is_over(Kind::CgroupRmdir, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     made_or_removed(Kind::CgroupRmdir, Cgroup(ctx.arg(0)), ctx.arg(1));
@@ -105,7 +107,7 @@ pub fn cgroup_rmdir_again(ctx: BtfTracePointContext) -> i32 {
 /// `cgroup_attach_task(to, path, task, threadgroup)`: once per process, or once for one thread.
 #[btf_tracepoint(function = "cgroup_attach_task")]
 pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
-    if Turn::First.is_over(Kind::CgroupMove) {
+    if Turn::First.is_over(Kind::CgroupMove, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::WRITE);
@@ -114,7 +116,7 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "cgroup_attach_task")]
 pub fn cgroup_attach_task_again(ctx: BtfTracePointContext) -> i32 {
-    if Turn::Second.is_over(Kind::CgroupMove) {
+    if Turn::Second.is_over(Kind::CgroupMove, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::WRITE);
@@ -124,7 +126,7 @@ pub fn cgroup_attach_task_again(ctx: BtfTracePointContext) -> i32 {
 /// `cgroup_transfer_tasks(to, path, task, threadgroup)`
 #[btf_tracepoint(function = "cgroup_transfer_tasks")]
 pub fn cgroup_transfer_tasks(ctx: BtfTracePointContext) -> i32 {
-    if Turn::First.is_over(Kind::CgroupMove) {
+    if Turn::First.is_over(Kind::CgroupMove, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::TRANSFER);
@@ -133,7 +135,7 @@ pub fn cgroup_transfer_tasks(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "cgroup_transfer_tasks")]
 pub fn cgroup_transfer_tasks_again(ctx: BtfTracePointContext) -> i32 {
-    if Turn::Second.is_over(Kind::CgroupMove) {
+    if Turn::Second.is_over(Kind::CgroupMove, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::TRANSFER);

@@ -27,7 +27,7 @@ pub fn exit_setns(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
         debug_log!(&ctx, "setns {} -> {}", task.tgid(), call.ret);
-        changed_namespaces(task, Kind::Setns, call, Turn::First);
+        changed_namespaces(task, Kind::Setns, call, Turn::Only);
     }
     0
 }
@@ -70,7 +70,7 @@ pub fn fexit_compat_setns_again(ctx: FExitContext) -> i32 {
 pub fn exit_unshare(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
-        unshared(task, call, Turn::First);
+        unshared(task, call, Turn::Only);
     }
     0
 }
@@ -110,7 +110,7 @@ fn unshared(task: Task, call: Syscall, turn: Turn) {
 
 #[inline(always)]
 fn changed_namespaces(task: Task, kind: Kind, call: Syscall, turn: Turn) {
-    if turn.is_over(kind) {
+    if turn.is_over(kind, ability::TWICE_ON_FUNCTIONS) {
         return;
     }
     let Some(frame) = Frame::take() else { return };

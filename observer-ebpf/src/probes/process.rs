@@ -27,7 +27,7 @@ pub fn report_drift(frame: &Frame, task: Task, mark: u64, bits: u32) {
 /// `sched_process_fork(parent, child)`: the child is complete, and has not yet run.
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
-    if Turn::First.is_over(Kind::Fork) {
+    if Turn::First.is_over(Kind::Fork, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
@@ -40,7 +40,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn process_fork_again(ctx: BtfTracePointContext) -> i32 {
-    if Turn::Second.is_over(Kind::Fork) {
+    if Turn::Second.is_over(Kind::Fork, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
@@ -155,7 +155,7 @@ fn forget_reused(frame: &Frame) {
 /// `sched_process_exec(task, old_pid, bprm)`: the new image is in place.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    if Turn::First.is_over(Kind::Exec) {
+    if Turn::First.is_over(Kind::Exec, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     let task = Task(ctx.arg(0));
@@ -168,7 +168,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec_again(ctx: BtfTracePointContext) -> i32 {
-    if Turn::Second.is_over(Kind::Exec) {
+    if Turn::Second.is_over(Kind::Exec, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     let task = Task(ctx.arg(0));
@@ -269,7 +269,7 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
 /// `sched_process_exit(task)`, for every thread; namespaces are still there.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
-    if Turn::First.is_over(Kind::Exit) {
+    if Turn::First.is_over(Kind::Exit, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     let task = Task(ctx.arg(0));
@@ -281,7 +281,7 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn process_exit_again(ctx: BtfTracePointContext) -> i32 {
-    if Turn::Second.is_over(Kind::Exit) {
+    if Turn::Second.is_over(Kind::Exit, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
     let task = Task(ctx.arg(0));

@@ -19,7 +19,7 @@ use crate::{
 pub fn exit_chroot(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
-        changed_root(task, call, Kind::Chroot, Turn::First);
+        changed_root(task, call, Kind::Chroot, Turn::Only);
     }
     0
 }
@@ -52,7 +52,7 @@ pub fn fexit_compat_chroot_again(ctx: FExitContext) -> i32 {
 pub fn exit_pivot_root(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
-        changed_root(task, call, Kind::PivotRoot, Turn::First);
+        changed_root(task, call, Kind::PivotRoot, Turn::Only);
     }
     0
 }
@@ -93,7 +93,7 @@ pub fn fexit_compat_pivot_root_again(ctx: FExitContext) -> i32 {
 
 #[inline(always)]
 fn changed_root(task: Task, call: Syscall, kind: Kind, turn: Turn) {
-    if turn.is_over(kind) {
+    if turn.is_over(kind, ability::TWICE_ON_FUNCTIONS) {
         return;
     }
     let Some(frame) = Frame::take() else { return };

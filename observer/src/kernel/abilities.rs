@@ -38,9 +38,7 @@ impl Abilities {
         for source in OFFSET_SOURCES {
             found.bits |= source.ability;
         }
-        if found.preemption.anywhere() {
-            found.bits |= ability::TWICE;
-        }
+        found.bits |= found.preemption.abilities();
         for (ability, field) in &fields.missing {
             found.lacks(*ability, format!("this kernel has no {field}"));
         }

@@ -69,14 +69,11 @@ pub struct Probe {
     pub hook: Hook,
     /// The kernel function that it was matched with, and its file.
     pub source: &'static str,
+    /// Whether there is a program that does what this one is skipped for.
+    pub has_second: bool,
 }
 
 impl Probe {
-    /// Whether there is a program that does what this one is skipped for. (Not where only refusals are looked for.)
-    pub fn has_second(&self) -> bool {
-        !self.program.contains("clone")
-    }
-
     pub fn second(&self) -> String {
         format!("{}_again", self.program)
     }
@@ -164,7 +161,7 @@ impl<'a> Attacher<'a> {
 
     /// Loads and attaches one, and its second where this kernel may skip it.
     fn attach(&self, probe: &'static Probe) -> Result<Attachment, KernelError> {
-        if !self.preemption.skips(probe.hook) || !probe.has_second() {
+        if !self.preemption.skips(probe.hook) || !probe.has_second {
             return self.attach_program(probe.program, probe);
         }
         let second = || self.attach_program(&probe.second(), probe);

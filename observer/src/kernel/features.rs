@@ -40,7 +40,12 @@ const fn hooks(name: &'static str, probes: &'static [Probe]) -> Tier {
 }
 
 const fn probe(program: &'static str, hook: Hook, source: &'static str) -> Probe {
-    Probe { program, hook, source }
+    Probe { program, hook, source, has_second: true }
+}
+
+/// One that only looks for refusals: what it is skipped for changed nothing.
+const fn refusals(program: &'static str, hook: Hook, source: &'static str) -> Probe {
+    Probe { program, hook, source, has_second: false }
 }
 
 /// All of them. A new probe is a program in `observer-ebpf/src/probes` and an entry here.
@@ -132,12 +137,12 @@ pub const FEATURES: &[Feature] = &[
                 name: "fentry",
                 abilities: ability::CALL_ARGUMENTS | ability::READ_USER,
                 probes: &[
-                    probe(
+                    refusals(
                         "fexit_clone",
                         Hook::FunctionExit("__x64_sys_clone"),
                         "SYSCALL_DEFINE5(clone), kernel/fork.c",
                     ),
-                    probe(
+                    refusals(
                         "fexit_clone3",
                         Hook::FunctionExit("__x64_sys_clone3"),
                         "SYSCALL_DEFINE2(clone3), kernel/fork.c",
@@ -149,8 +154,12 @@ pub const FEATURES: &[Feature] = &[
                 name: "tracepoint",
                 abilities: ability::CALL_ARGUMENTS | ability::READ_USER,
                 probes: &[
-                    probe("exit_clone", Hook::SyscallExit("clone"), "SYSCALL_DEFINE5(clone), kernel/fork.c"),
-                    probe(
+                    refusals(
+                        "exit_clone",
+                        Hook::SyscallExit("clone"),
+                        "SYSCALL_DEFINE5(clone), kernel/fork.c",
+                    ),
+                    refusals(
                         "exit_clone3",
                         Hook::SyscallExit("clone3"),
                         "SYSCALL_DEFINE2(clone3), kernel/fork.c",

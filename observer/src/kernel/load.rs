@@ -11,7 +11,7 @@ use aya::{
     programs::{Iter, Program},
     util::nr_cpus,
 };
-use observer_common::{Host, Offsets};
+use observer_common::{Host, NOTES, Offsets};
 
 use super::{
     KernelError,
@@ -90,7 +90,7 @@ impl Kernel {
             .override_global("ABILITIES", &abilities.bits, true)
             .map_max_entries("TASKS", pid_max)
             .map_max_entries("TUPLES", pid_max)
-            .map_max_entries("SEEN", if abilities.preemption.anywhere() { pid_max } else { 1 })
+            .map_max_entries("SEEN", if abilities.preemption.abilities() == 0 { 1 } else { NOTES })
             .map_max_entries("EVENTS", options.events_bytes)
             .map_max_entries("PRIORITY", options.priority_bytes);
         let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
@@ -130,7 +130,7 @@ impl Kernel {
         let rescued =
             PerCpuArray::try_from(rescued).map_err(|error| KernelError::Map { name, what: chain(&error) })?;
         let probes = self.features.iter().filter_map(|status| status.tier).flat_map(|tier| tier.probes);
-        let counted = probes.filter(|probe| probe.has_second());
+        let counted = probes.filter(|probe| probe.has_second);
         let descriptors = counted.filter_map(|probe| descriptor(self.bpf.program(probe.program)?));
         Ok(Skipped::of(descriptors, rescued))
     }

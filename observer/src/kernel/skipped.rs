@@ -4,6 +4,7 @@
 use std::{fs, path::PathBuf};
 
 use aya::maps::{MapData, PerCpuArray};
+use observer_common::ability;
 
 use super::attach::Hook;
 
@@ -30,8 +31,11 @@ impl Preemption {
         Preemption { functions, tracepoints: functions && series >= (6, 19) }
     }
 
-    pub fn anywhere(self) -> bool {
-        self.functions
+    /// The bits of the kernel programs' abilities.
+    pub fn abilities(self) -> u64 {
+        let functions = if self.functions { ability::TWICE_ON_FUNCTIONS } else { 0 };
+        let tracepoints = if self.tracepoints { ability::TWICE_ON_TRACEPOINTS } else { 0 };
+        functions | tracepoints
     }
 
     pub fn skips(self, hook: Hook) -> bool {
