@@ -7,6 +7,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{CgroupDir, Hierarchy};
@@ -97,8 +98,21 @@ fn visit(hierarchy: &Hierarchy, dir: &Path, path: &str, id: u64, depth: usize, f
 
 /// The path of a cgroup by its id, by way of the file handle that kernfs makes of ids (`kernfs_fh_to_dentry`,
 /// fs/kernfs/mount.c); where that is not allowed (it needs CAP_DAC_READ_SEARCH), by looking through all of them.
+///
+/// The event comes before the kernel lets the new directory be found (cgroup_mkdir calls kernfs_activate after its
+/// tracepoint), so it is asked for a few times. One that is gone again costs them all.
 pub fn path_of(hierarchy: &Hierarchy, id: u64) -> Option<String> {
-    match open_by_id(&hierarchy.mount, id) {
+    const TRIES: u32 = 10;
+    const PAUSE: Duration = Duration::from_micros(300);
+    let mut opened = open_by_id(&hierarchy.mount, id);
+    for _ in 1..TRIES {
+        if !opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ESTALE)) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        opened = open_by_id(&hierarchy.mount, id);
+    }
+    match opened {
         Ok(directory) => {
             let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
             let relative = path.strip_prefix(&hierarchy.mount).ok()?;
