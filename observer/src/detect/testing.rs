@@ -38,6 +38,7 @@ fn finding(fact: Fact) -> Finding {
         start_ns: 5,
         comm: "sh".into(),
         exe: Some("/bin/sh".into()),
+        exe_asked: false,
         args: vec!["sh".into()],
         uid: 0,
         gid: 0,

@@ -27,10 +27,20 @@ pub struct Subject {
     pub start_ns: u64,
     pub comm: String,
     pub exe: Option<String>,
+    /// See `Process::exe_asked`.
+    pub exe_asked: bool,
     pub args: Vec<String>,
     pub uid: u32,
     pub gid: u32,
     pub ancestors: Vec<Ancestor>,
+}
+
+impl Subject {
+    /// By what repeats are told to be by the same program: its file, or, where the kernel does not say it at the exec
+    /// and whether it is known depends on who was faster, its comm.
+    pub fn program(&self) -> &str {
+        self.exe.as_deref().filter(|_| !self.exe_asked).unwrap_or(&self.comm)
+    }
 }
 
 /// What was found.

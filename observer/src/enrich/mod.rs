@@ -131,6 +131,7 @@ impl Enricher {
                     parent,
                     comm: text(&header.comm).into(),
                     exe: None,
+                    exe_asked: false,
                     args: Rc::from([]),
                     uid: header.uid,
                     gid: header.gid,
@@ -157,6 +158,7 @@ impl Enricher {
             && let Some((exe, args)) = host.image(key.pid, key.start_ticks)
         {
             process.exe = exe.map(Into::into);
+            process.exe_asked = true;
             process.args = args.join("\0").into_bytes().into();
         }
         self.subject_known(event)
@@ -173,6 +175,7 @@ impl Enricher {
             start_ns: header.start_ns,
             comm: text(&header.comm),
             exe: process.and_then(|p| p.exe.as_deref()).map(str::to_owned),
+            exe_asked: process.is_some_and(|p| p.exe_asked),
             args: process.map(|p| crate::decode::arguments(&p.args)).unwrap_or_default(),
             uid: header.uid,
             gid: header.gid,

@@ -37,6 +37,7 @@ impl Enricher {
             }
             if let Some(parent) = self.world.processes.get(&fork.parent_tgid) {
                 subject.exe = parent.exe.as_deref().map(str::to_owned);
+                subject.exe_asked = parent.exe_asked;
                 subject.args = arguments(&parent.args);
             }
             self.world.set_last_tuple(fork.parent_tgid, fork.parent_tid, parent_tuple, header.time_ns);
@@ -49,7 +50,8 @@ impl Enricher {
         let made = self.made_by_clone(&parent_tuple, &tuple);
         let by = container.filter(|_| !Self::is_entering(event));
         for ns in &made {
-            self.world.namespace_made(tuple.get(*ns), by);
+            let shown = if *ns == NsType::PID && tuple.get(*ns) == 0 { NsType::PID_FOR_CHILDREN } else { *ns };
+            self.world.namespace_made(tuple.get(shown), by);
         }
         if !is_process {
             self.world.set_last_tuple(header.tgid, header.tid, tuple, header.time_ns);
@@ -74,7 +76,9 @@ impl Enricher {
     fn made_by_clone(&self, parent: &Tuple, child: &Tuple) -> Vec<NsType> {
         parent
             .differences(child)
-            .filter(|ns| ns.kind() == *ns)
+            // Where the pid namespace itself is not read, what its children get says the same: a fork alone never
+            // changes that.
+            .filter(|ns| ns.kind() == *ns || ns.kind() == NsType::PID && child.get(NsType::PID) == 0)
             .filter(|ns| {
                 let handed_on = match ns.name() {
                     "pid" => NsType::by_name("pid_for_children").map(|c| parent.get(c)),
@@ -83,6 +87,7 @@ impl Enricher {
                 };
                 handed_on != Some(child.get(*ns))
             })
+            .map(NsType::kind)
             .collect()
     }
 
@@ -101,9 +106,9 @@ impl Enricher {
             return;
         }
         let parent = self.world.processes.get(&fork.parent_tgid).filter(|p| p.key == parent_key);
-        let (exe, args) = match parent {
-            Some(parent) => (parent.exe.clone(), parent.args.clone()),
-            None => (None, Rc::from([])),
+        let (exe, exe_asked, args) = match parent {
+            Some(parent) => (parent.exe.clone(), parent.exe_asked, parent.args.clone()),
+            None => (None, false, Rc::from([])),
         };
         let process = Process {
             key,
@@ -111,6 +116,7 @@ impl Enricher {
             parent: Some(parent_key),
             comm: text(&header.comm).into(),
             exe,
+            exe_asked,
             args,
             uid: header.uid,
             gid: header.gid,
@@ -148,6 +154,7 @@ impl Enricher {
         {
             process.comm = text(&header.comm).into();
             process.exe = (!filename.is_empty()).then(|| String::from_utf8_lossy(filename).into());
+            process.exe_asked = false;
             process.args = args.as_slice().into();
             process.uid = header.uid;
             process.gid = header.gid;

@@ -287,6 +287,7 @@ impl Enricher {
             parent,
             comm: facts.comm.as_str().into(),
             exe: facts.exe.as_deref().map(Into::into),
+            exe_asked: false,
             args: facts.args.join("\0").into_bytes().into(),
             uid: facts.uid,
             gid: facts.gid,

@@ -389,6 +389,7 @@ impl World {
             start_ns: process.start_ns,
             comm: process.comm.to_string(),
             exe: process.exe.as_deref().map(str::to_owned),
+            exe_asked: process.exe_asked,
             args: crate::decode::arguments(&process.args),
             uid: process.uid,
             gid: process.gid,

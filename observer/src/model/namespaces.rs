@@ -13,6 +13,7 @@ impl NsType {
     pub const MNT: NsType = NsType(observer_common::NS_MNT);
     pub const NET: NsType = NsType(observer_common::NS_NET);
     pub const PID: NsType = NsType(observer_common::NS_PID);
+    pub const PID_FOR_CHILDREN: NsType = NsType(NS_PID_FOR_CHILDREN);
     pub const USER: NsType = NsType(observer_common::NS_USER);
 
     pub fn all() -> impl Iterator<Item = NsType> {

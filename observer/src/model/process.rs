@@ -36,6 +36,9 @@ pub struct Process {
     pub parent: Option<ProcessKey>,
     pub comm: Rc<str>,
     pub exe: Option<Rc<str>>,
+    /// `exe` was asked from /proc when it was needed, for want of the kernel's own word: another process of the same
+    /// program may have been gone by then.
+    pub exe_asked: bool,
     /// NUL-separated, as the kernel has them, bounded: split only when shown.
     pub args: Rc<[u8]>,
     pub uid: u32,

@@ -196,7 +196,7 @@ impl Core {
         let world = &self.enricher.world;
         let alert = write::alert(finding, &draft, world, &self.node, &self.clock, lost_before);
         let program = match &finding.subject {
-            Some(subject) => subject.exe.as_deref().unwrap_or(&subject.comm),
+            Some(subject) => subject.program(),
             None => "",
         };
         let container = alert.container.as_ref().map_or("", |c| c.id.as_str());
