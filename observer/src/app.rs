@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     config::{Config, HostNamespaces},
     host::Roots,
+    inventory::Membership,
     kernel::{Kernel, KernelError, LoadOptions, Pretend},
     model::{Alert, EventRecord},
     pipeline::{Live, LiveError, LiveOptions, Output, Status, StopSignal},
@@ -47,15 +48,20 @@ pub enum AppError {
     Panicked,
 }
 
+/// Where the configuration says that the host's things are.
+pub fn roots(config: &Config) -> Roots {
+    Roots {
+        proc: config.host.proc.clone(),
+        cgroup: config.host.cgroup.clone(),
+        run: config.host.run.clone(),
+        docker: config.host.docker.clone(),
+    }
+}
+
 fn live_options(config: &Config, record: Option<PathBuf>) -> LiveOptions {
     LiveOptions {
         node: config.node_name(),
-        roots: Roots {
-            proc: config.host.proc.clone(),
-            cgroup: config.host.cgroup.clone(),
-            run: config.host.run.clone(),
-            docker: config.host.docker.clone(),
-        },
+        roots: roots(config),
         sweep_seconds: config.sweep_seconds,
         own_host: config.host_namespaces == HostNamespaces::Own,
         record,
@@ -206,6 +212,14 @@ impl Output for Agent {
 
     fn wants_events(&self) -> bool {
         self.fanout.wants_events()
+    }
+
+    fn is_asked(&self) -> bool {
+        self.fanout.is_asked()
+    }
+
+    fn answer(&mut self, membership: Membership) {
+        self.fanout.answer(membership);
     }
 
     fn count(&mut self, kind: &'static str) {

@@ -8,6 +8,7 @@ pub mod detect;
 pub mod docs;
 pub mod enrich;
 pub mod host;
+pub mod inventory;
 pub mod kernel;
 pub mod model;
 pub mod pipeline;

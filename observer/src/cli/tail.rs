@@ -21,7 +21,7 @@ use crate::{
     render::{self, Colours},
     sinks::{
         Fanout, Filter, Subscription, TailItem, Want,
-        protocol::{Received, Request},
+        protocol::{Received, Request, Subscribe},
     },
     telemetry::Metrics,
 };
@@ -63,7 +63,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     } else {
         Format::Text(Colours::of(&io::stdout()))
     };
-    let request = Request {
+    let request = Subscribe {
         subscribe: if args.events { Want::Events } else { Want::Alerts },
         filter: Filter {
             severity: args.severity,
@@ -113,8 +113,8 @@ const MAX_LINE: u64 = 4 << 20;
 /// Lines are written together up to this size, or until no more have come.
 const BATCH: usize = 64 << 10;
 
-fn follow(mut stream: UnixStream, request: &Request, output: &Output) -> anyhow::Result<ExitCode> {
-    let mut line = serde_json::to_vec(request).context("cannot write the request")?;
+fn follow(mut stream: UnixStream, request: &Subscribe, output: &Output) -> anyhow::Result<ExitCode> {
+    let mut line = serde_json::to_vec(&Request::Subscribe(request.clone())).context("cannot write the request")?;
     line.push(b'\n');
     // An agent that hangs up at once may still have said why.
     let sent = stream.write_all(&line);
@@ -145,7 +145,7 @@ fn follow(mut stream: UnixStream, request: &Request, output: &Output) -> anyhow:
 
 /// The pipeline runs on this thread and hands over what it finds; another thread writes, because a terminal can be
 /// paused and the kernel's rings cannot.
-fn alone(config: crate::config::Config, request: &Request, output: Output) -> anyhow::Result<ExitCode> {
+fn alone(config: crate::config::Config, request: &Subscribe, output: Output) -> anyhow::Result<ExitCode> {
     let fanout = Fanout::new();
     let subscription = fanout.subscribe(request.subscribe, false, Metrics::new().sink("tail", false));
     let writer = std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {

@@ -12,7 +12,8 @@ use observer_common::Inodes;
 use serde::{Deserialize, Serialize};
 
 pub use cgroupfs::{hierarchies, walk};
-pub use procfs::{own, scan};
+pub use procfs::{own, scan, scan_some};
+pub use runtime::facts as runtime_facts;
 
 /// Where things are; all can be moved for tests, and for an agent in a pod.
 #[derive(Clone, Debug)]

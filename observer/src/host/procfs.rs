@@ -25,6 +25,11 @@ pub fn scan(proc: &Path) -> std::io::Result<Vec<ProcFacts>> {
         let Ok(entry) = entry else { continue };
         pids.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
+    Ok(scan_some(proc, pids))
+}
+
+/// The same of these processes.
+pub fn scan_some(proc: &Path, pids: Vec<u32>) -> Vec<ProcFacts> {
     let own_pid_ns = namespaces(&proc.join("self"))[NS_PID];
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     let part = pids.len().div_ceil(threads).max(1);
@@ -42,7 +47,7 @@ pub fn scan(proc: &Path) -> std::io::Result<Vec<ProcFacts>> {
         found
     });
     found.sort_by_key(|facts| (facts.start_ticks, facts.pid));
-    Ok(found)
+    found
 }
 
 fn read(dir: &Path, pid: u32, own_pid_ns: u32) -> Option<ProcFacts> {

@@ -84,6 +84,11 @@ impl Core {
         self.alerts(findings)
     }
 
+    /// Which process is whose, now.
+    pub fn membership(&self) -> crate::inventory::Membership {
+        crate::inventory::of_world(&self.enricher.world, &self.node)
+    }
+
     /// One frame of either ring.
     pub fn frame(&mut self, frame: &[u8], host: &mut dyn Host) -> Result<(Event, Vec<Alert>), DecodeError> {
         let event = decode(frame)?;

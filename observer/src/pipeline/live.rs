@@ -17,6 +17,7 @@ use super::{
 use crate::{
     enrich::{Effect, HostRecord, Snapshot, inherits},
     host::{self, Host, LiveHost, Roots},
+    inventory::Membership,
     kernel::{Kernel, KernelError, LossCounters, Rings, Skipped, SlotTable},
     model::{Alert, Clock, EventRecord, Tuple},
 };
@@ -32,6 +33,12 @@ pub trait Output {
     fn alert(&mut self, alert: Arc<Alert>, latency_ns: u64);
     fn event(&mut self, event: Arc<EventRecord>);
     fn wants_events(&self) -> bool;
+    /// Somebody wants to know which process is whose.
+    fn is_asked(&self) -> bool {
+        false
+    }
+    /// The answer, after `is_asked` said so.
+    fn answer(&mut self, _membership: Membership) {}
     /// One event, by kind; called for every one.
     fn count(&mut self, kind: &'static str);
     /// After each reading of the rings, at least every 20 ms.
@@ -227,6 +234,9 @@ impl Live {
             wait_for(&epoll, wait.div_ceil(1_000_000) as i32).map_err(LiveError::Wait)?;
             empty = self.drain(output);
             output.rings_read();
+            if output.is_asked() {
+                output.answer(self.core.membership());
+            }
             let now = Clock::boot_ns();
             if self.core.next_deadline().is_some_and(|deadline| deadline <= now) {
                 if let Some(recorder) = &self.recorder {

@@ -8,10 +8,11 @@ use std::{
     },
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{TailItem, protocol::Want};
+use super::{TailItem, protocol::Want, questions::Questions};
 use crate::{
+    inventory::Membership,
     model::{Alert, EventRecord, ProcessRef},
     telemetry::metrics::SinkMetrics,
 };
@@ -35,6 +36,7 @@ struct Shared {
     state: Mutex<State>,
     event_readers: AtomicUsize,
     closed: watch::Sender<bool>,
+    questions: Questions,
 }
 
 #[derive(Default)]
@@ -77,6 +79,7 @@ impl Fanout {
             state: Mutex::default(),
             event_readers: AtomicUsize::new(0),
             closed: watch::Sender::new(false),
+            questions: Questions::default(),
         };
         Fanout { shared: Arc::new(shared) }
     }
@@ -107,6 +110,20 @@ impl Fanout {
         self.shared.event_readers.load(Ordering::Relaxed) > 0
     }
 
+    /// Which process is whose: the pipeline answers when it has read its rings.
+    pub(super) fn ask(&self) -> oneshot::Receiver<Arc<Membership>> {
+        self.shared.questions.ask()
+    }
+
+    /// Somebody waits for [`Fanout::answer`].
+    pub fn is_asked(&self) -> bool {
+        self.shared.questions.is_asked()
+    }
+
+    pub fn answer(&self, membership: Membership) {
+        self.shared.questions.answer(membership);
+    }
+
     /// A new reader. With `recent`, the last alerts come first, and none comes twice.
     pub(crate) fn subscribe(&self, want: Want, recent: bool, metrics: SinkMetrics) -> Subscription {
         let level = Arc::new(Level::default());
@@ -135,6 +152,7 @@ impl Fanout {
     pub fn close(&self) {
         self.shared.closed.send_replace(true);
         self.shared.lock().queues.clear();
+        self.shared.questions.close();
     }
 
     /// Ready once closed.

@@ -7,6 +7,7 @@
 mod fanout;
 mod filter;
 pub mod protocol;
+mod questions;
 mod socket;
 mod stdout;
 

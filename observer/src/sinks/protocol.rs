@@ -1,13 +1,17 @@
 //! What is said over the agent's socket: lines of JSON.
 //!
-//! The client sends one line, [`Request`]. The agent answers `{"subscribed":"alerts"}`, then a line for each thing:
+//! The client sends one line, [`Request`]. To `{"ask":"membership"}` the agent answers `{"membership":{...}}` and hangs up. To
+//! a subscription it answers `{"subscribed":"alerts"}`, then a line for each thing:
 //! `{"alert":{...}}`, `{"event":{...}}`, `{"missed":3}` where the client was too slow for three of them; or
 //! `{"error":"..."}`, and hangs up. A client has to pass over what it does not know.
 
 use serde::{Deserialize, Serialize};
 
 use super::Filter;
-use crate::model::{Alert, EventRecord};
+use crate::{
+    inventory::Membership,
+    model::{Alert, EventRecord},
+};
 
 /// A request is no longer than this.
 pub const MAX_REQUEST: usize = 4096;
@@ -21,9 +25,44 @@ pub enum Want {
 }
 
 /// The client's one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Request {
+    Ask(Ask),
+    Subscribe(Subscribe),
+}
+
+impl Request {
+    /// What a line asks for. (Not serde's `untagged`, whose errors do not say what is wrong.)
+    pub fn parse(line: &[u8]) -> serde_json::Result<Request> {
+        let value: serde_json::Value = serde_json::from_slice(line)?;
+        if value.get("ask").is_some() {
+            serde_json::from_value(value).map(Request::Ask)
+        } else {
+            serde_json::from_value(value).map(Request::Subscribe)
+        }
+    }
+}
+
+/// A question with one answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Request {
+pub struct Ask {
+    pub ask: Question,
+}
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Question {
+    /// Which containers there are, and which process is whose.
+    Membership,
+}
+
+/// What a reader wants to be sent from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subscribe {
     pub subscribe: Want,
     #[serde(default)]
     pub filter: Filter,
@@ -40,6 +79,7 @@ pub enum Line<'a> {
     Alert(&'a Alert),
     Event(&'a EventRecord),
     Missed(u64),
+    Membership(&'a Membership),
     Error(&'a str),
 }
 
@@ -64,6 +104,8 @@ pub struct Received<'a> {
     #[serde(borrow)]
     pub event: Option<&'a serde_json::value::RawValue>,
     pub missed: Option<u64>,
+    #[serde(borrow)]
+    pub membership: Option<&'a serde_json::value::RawValue>,
     pub error: Option<String>,
 }
 

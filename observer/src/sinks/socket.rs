@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Fanout, Filter, Running, Sink, SinkError, Start, Subscription, TailItem,
-    protocol::{Line, MAX_REQUEST, Request},
+    protocol::{Ask, Line, MAX_REQUEST, Question, Request},
 };
 use crate::{
     render::Untrusted,
@@ -28,6 +28,8 @@ pub(super) const SINK: Sink = Sink { name: "socket", start };
 const MAX_CLIENTS: usize = 32;
 /// A client says what it wants within this.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// The pipeline answers within this, or is not asked again.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// Lines are put together up to this size, or until nothing more is queued.
 const BATCH: usize = 64 << 10;
 /// Items looked at in one go, so that a filter that lets nothing through does not keep the others waiting.
@@ -164,6 +166,10 @@ impl Client {
             Ok(Err(reason)) => return refuse(&mut to, &reason).await,
             Err(_) => return refuse(&mut to, "no request came in time").await,
         };
+        let request = match request {
+            Request::Ask(Ask { ask: Question::Membership }) => return self.membership(&mut to).await,
+            Request::Subscribe(request) => request,
+        };
         let mut subscription = self.fanout.subscribe(request.subscribe, request.recent, self.metrics.clone());
         let mut batch = Vec::new();
         Line::Subscribed(request.subscribe).write_to(&mut batch);
@@ -179,6 +185,21 @@ impl Client {
                 Some(alerts) => alerts,
                 None => return,
             };
+        }
+    }
+}
+
+impl Client {
+    async fn membership(&self, to: &mut (impl AsyncWriteExt + Unpin)) {
+        let answer = tokio::time::timeout(ANSWER_TIME, self.fanout.ask()).await;
+        match answer {
+            Ok(Ok(membership)) => {
+                let mut line = Vec::new();
+                Line::Membership(&membership).write_to(&mut line);
+                let _ = to.write_all(&line).await;
+            }
+            Ok(Err(_)) => refuse(to, "the agent is ending").await,
+            Err(_) => refuse(to, "the pipeline is too busy to answer").await,
         }
     }
 }
@@ -245,7 +266,7 @@ async fn read_request(from: &mut OwnedReadHalf) -> Result<Request, String> {
             return Err(format!("a request is at most {MAX_REQUEST} bytes long"));
         }
     };
-    serde_json::from_slice(&bytes[..end]).map_err(|error| Untrusted(&error.to_string(), 200).to_string())
+    Request::parse(&bytes[..end]).map_err(|error| Untrusted(&error.to_string(), 200).to_string())
 }
 
 #[cfg(test)]

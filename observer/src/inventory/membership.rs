@@ -1,0 +1,123 @@
+//! Whose is each process.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    enrich::{Enricher, HostRecord, Snapshot, World, inherits},
+    host::{self, CgroupDir, Hierarchy, LiveHost, ProcFacts, Roots},
+    model::{Clock, NamespaceSet, PodRef, Tuple},
+};
+
+/// The answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Membership {
+    pub node: String,
+    /// The host's namespaces.
+    pub host: NamespaceSet,
+    pub containers: Vec<Member>,
+    /// (pid, start in ticks of USER_HZ, index into `containers`) of every process of a container.
+    pub processes: Vec<(u32, u64, usize)>,
+}
+
+/// A container, as far as its identity goes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Member {
+    pub id: String,
+    pub name: Option<String>,
+    pub image: Option<String>,
+    pub runtime: String,
+    pub pod: Option<PodRef>,
+    /// What its processes are held against; empty while it is not known.
+    pub namespaces: NamespaceSet,
+    pub cgroups: Vec<MemberCgroup>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemberCgroup {
+    pub hierarchy: u32,
+    pub id: u64,
+    pub path: String,
+}
+
+/// What the tables of a running pipeline say.
+pub fn of_world(world: &World, node: &str) -> Membership {
+    let mut index = HashMap::new();
+    let mut containers = Vec::new();
+    for (key, container) in &world.containers {
+        index.insert(*key, containers.len());
+        let shown = world.container_ref(*key);
+        containers.push(Member {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            image: container.image.clone(),
+            runtime: container.runtime.name().to_owned(),
+            pod: shown.and_then(|shown| shown.pod),
+            namespaces: container.baseline.map(|tuple| tuple.to_set()).unwrap_or_default(),
+            cgroups: container
+                .cgroups
+                .iter()
+                .map(|cgroup| MemberCgroup {
+                    hierarchy: cgroup.hierarchy,
+                    id: cgroup.id,
+                    path: cgroup.path.clone(),
+                })
+                .collect(),
+        });
+    }
+    let mut processes: Vec<_> = world
+        .processes
+        .values()
+        .filter_map(|process| {
+            Some((process.key.pid, process.key.start_ticks, *index.get(&process.container?)?))
+        })
+        .collect();
+    processes.sort_unstable();
+    Membership { node: node.to_owned(), host: world.host_tuple.to_set(), containers, processes }
+}
+
+/// Asks the host itself, as an agent does at its start. Returns the scan, too: it needs not be made twice.
+pub fn by_scan(
+    roots: &Roots,
+    node: &str,
+    own_host: bool,
+    hierarchies: &[Hierarchy],
+) -> std::io::Result<(Membership, Vec<ProcFacts>, bool)> {
+    let mut cgroups = Vec::new();
+    // Numbers of our own in place of the kernel side's slots: one for each cgroup that is not inside a container's.
+    let mut next = 0;
+    for hierarchy in hierarchies {
+        let mut of: HashMap<u64, (u64, bool)> = HashMap::new();
+        for dir in host::walk(hierarchy) {
+            let slot = match of.get(&dir.parent_id) {
+                Some((slot, true)) => *slot,
+                _ => {
+                    next += 1;
+                    next
+                }
+            };
+            of.insert(dir.id, (slot, inherits(&dir.path)));
+            cgroups.push(CgroupDir { slot, ..dir });
+        }
+    }
+    let processes = host::scan(&roots.proc)?;
+    // Those of pid 1, where they may be read; else our own have to do, and that is told.
+    let first = processes.iter().find(|facts| facts.pid == 1).map(|facts| facts.inodes);
+    let first = first.filter(|inodes| Tuple(*inodes).is_known() && !own_host);
+    let own = host::own(&roots.proc)?;
+    let record = HostRecord { inodes: first.unwrap_or(own.inodes), ..HostRecord::from(own) };
+    let snapshot = Snapshot {
+        time_ns: Clock::boot_ns(),
+        host: record,
+        hierarchies: hierarchies.to_vec(),
+        cgroups,
+        processes,
+    };
+    let mut enricher = Enricher::new(snapshot.host.into());
+    let mut live = LiveHost { roots: roots.clone(), hierarchies: hierarchies.to_vec() };
+    // What it finds wrong is the agent's to tell.
+    enricher.start(&snapshot, &mut live);
+    let membership = of_world(&enricher.world, node);
+    Ok((membership, snapshot.processes, first.is_some() || own_host))
+}
