@@ -4,6 +4,7 @@
 mod alert;
 mod escape;
 mod event;
+mod table;
 
 use std::{
     fmt::{self, Display, Write as _},
@@ -15,6 +16,7 @@ use anstyle::{AnsiColor, Style};
 pub use alert::alert;
 pub use escape::{Untrusted, escape, escape_bytes};
 pub use event::event;
+pub use table::{Cell, Column, Surface, Table};
 
 use crate::model::{Ancestor, ContainerRef, ProcessRef, Severity};
 
