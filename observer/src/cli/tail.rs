@@ -5,7 +5,6 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     ops::ControlFlow,
     os::unix::net::UnixStream,
-    path::Path,
     process::ExitCode,
     sync::{Arc, Mutex},
     time::Duration,
@@ -15,7 +14,10 @@ use anyhow::{Context, bail};
 use clap::builder::PossibleValuesParser;
 use observer_common::ALL_KINDS;
 
-use super::Global;
+use super::{
+    Global,
+    agent::{connect, say},
+};
 use crate::{
     model::Severity,
     render::{self, Colours},
@@ -86,25 +88,6 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
             say(&format!("no agent on {}: watching {what} alone", path.display()));
             alone(config, &request, output)
         }
-    }
-}
-
-/// A word to the person at the terminal, beside the output.
-fn say(words: &str) {
-    let _ = writeln!(io::stderr(), "observer: {}", render::escape(words));
-}
-
-/// `None` when nobody listens.
-fn connect(path: &Path) -> anyhow::Result<Option<UnixStream>> {
-    match UnixStream::connect(path) {
-        Ok(stream) => Ok(Some(stream)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            Ok(None)
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(error).with_context(|| format!("{} is for root", path.display()))
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot connect to {}", path.display())),
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) mod testing;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CapSet, NamespaceSet, PodRef};
+use crate::model::{CapSet, NamespaceSet, PodRef, resources::Resources};
 
 pub use collect::collect;
 pub use details::{Mount, environment_names, mounts};
@@ -132,12 +132,16 @@ pub struct ContainerView {
     /// What its processes should be in; empty while it is not known.
     pub namespaces: NamespaceSet,
     pub cgroups: Vec<CgroupView>,
+    /// Use and limits, from its cgroups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
     /// Of its first process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security: Option<Security>,
     /// What the runtime's state on disk declares.
     #[serde(skip)]
     pub facts: Option<crate::host::RuntimeFacts>,
+    /// The mount table of its first process.
     #[serde(skip)]
     pub mounts: Option<Vec<Mount>>,
 }

@@ -51,6 +51,7 @@ pub fn container(id: &str, name: &str, pid: u32, processes: usize, namespaces: N
             path: format!("/docker/{id}"),
             directory: format!("/sys/fs/cgroup/docker/{id}"),
         }],
+        resources: None,
         security: Some(security()),
         facts: None,
         mounts: None,

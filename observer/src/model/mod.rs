@@ -7,6 +7,7 @@ mod event;
 mod identity;
 mod namespaces;
 mod process;
+pub mod resources;
 mod time;
 
 pub use alert::{

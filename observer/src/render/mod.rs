@@ -4,7 +4,12 @@
 mod alert;
 mod escape;
 mod event;
+mod inspect;
+mod ns;
+mod ps;
 mod table;
+mod tree;
+pub mod words;
 
 use std::{
     fmt::{self, Display, Write as _},
@@ -16,7 +21,12 @@ use anstyle::{AnsiColor, Style};
 pub use alert::alert;
 pub use escape::{Untrusted, escape, escape_bytes};
 pub use event::event;
+pub use inspect::{Page, inspect, process};
+pub use ns::ns;
+pub use ps::{Risk, ps};
 pub use table::{Cell, Column, Surface, Table};
+
+pub use tree::tree;
 
 use crate::model::{Ancestor, ContainerRef, ProcessRef, Severity};
 
