@@ -1,5 +1,6 @@
 //! The command line: one file per verb.
 
+mod caps;
 mod check;
 mod config;
 mod docs;
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{Config, ConfigError},
+    model::CapError,
     render,
     telemetry::log,
 };
@@ -67,6 +69,12 @@ enum Verb {
     Replay(replay::Args),
     /// Check a configuration, or print the default one
     Config(config::Args),
+    /// Explain a mask of capabilities, or make one of names
+    ///
+    /// A mask, as /proc/PID/status shows it (CapEff and others), is explained capability by capability and held
+    /// against what docker gives a container that asks for nothing. Names alone give their mask; names and masks
+    /// together are joined and explained. Without either, all capabilities are listed.
+    Caps(caps::Args),
     /// Print documents made from what observer is made of
     #[command(hide = true)]
     Docs(docs::Args),
@@ -87,6 +95,7 @@ pub fn main() -> ExitCode {
         Verb::Record(args) => record::run(args, &global),
         Verb::Replay(args) => replay::run(args, &global),
         Verb::Config(args) => config::run(args, &global),
+        Verb::Caps(args) => caps::run(args, &global),
         Verb::Docs(args) => docs::run(args, &global),
     };
     result.unwrap_or_else(|error| ExitCode::from(failed(&error)))
@@ -100,7 +109,9 @@ fn failed(error: &anyhow::Error) -> u8 {
     }
     // (`eprintln!` would panic if nobody listens.)
     let _ = writeln!(io::stderr(), "observer: {}", render::escape(&in_one_line(error)));
-    if error.chain().any(|cause| cause.is::<ConfigError>()) { BAD_USAGE } else { FAILED }
+    let usage =
+        |cause: &(dyn std::error::Error + 'static)| cause.is::<ConfigError>() || cause.is::<CapError>();
+    if error.chain().any(usage) { BAD_USAGE } else { FAILED }
 }
 
 fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {

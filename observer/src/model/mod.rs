@@ -14,7 +14,7 @@ pub use alert::{
     Alert, AlertState, Attribution, ContainerRef, Evidence, NamespaceView, PodRef, ProcessRef,
     SCHEMA as ALERT_SCHEMA,
 };
-pub use capability::{CAPABILITIES, CapError, CapSet, Capability};
+pub use capability::{CAPABILITIES, CapError, CapSet, Capability, KNOWN_UP_TO};
 pub use container::{CgroupPath, Container, ContainerKey, Pod, Runtime};
 pub use event::{Detail, EventRecord, SCHEMA as EVENT_SCHEMA};
 pub use identity::{fnv1a, uuid_v7};

@@ -52,6 +52,10 @@ fn without_prefix(name: &str) -> &str {
 
 const PREFIX: &str = "CAP_";
 
+/// The newest kernel that was seen to have the capabilities of [`CAPABILITIES`] and no others
+/// (/proc/sys/kernel/cap_last_cap).
+pub const KNOWN_UP_TO: &str = "Linux 6.18";
+
 /// What stands for every capability in the configuration of a runtime.
 const ALL: &str = "ALL";
 
