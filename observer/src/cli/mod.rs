@@ -1,13 +1,19 @@
 //! The command line: one file per verb.
 
 mod caps;
+mod agent;
 mod check;
 mod config;
 mod docs;
+mod inspect;
+mod look;
+mod ns;
+mod ps;
 mod record;
 mod replay;
 mod run;
 mod tail;
+mod tree;
 
 use std::{
     io::{self, Write},
@@ -61,6 +67,14 @@ enum Verb {
     Run(run::Args),
     /// Show alerts or events as they come
     Tail(tail::Args),
+    /// List the containers of this host
+    Ps(ps::Args),
+    /// Show the processes of the containers as a tree
+    Tree(tree::Args),
+    /// Explain one container: everything about it on one page
+    Inspect(inspect::Args),
+    /// Show which containers share which namespaces
+    Ns(ns::Args),
     /// Show what this kernel and these privileges allow, hook by hook
     Check(check::Args),
     /// Record what the pipeline is given, for `replay`
@@ -91,6 +105,10 @@ pub fn main() -> ExitCode {
     let result = match verb {
         Verb::Run(args) => run::run(args, &global),
         Verb::Tail(args) => tail::run(args, &global),
+        Verb::Ps(args) => ps::run(args, &global),
+        Verb::Tree(args) => tree::run(args, &global),
+        Verb::Inspect(args) => inspect::run(args, &global),
+        Verb::Ns(args) => ns::run(args, &global),
         Verb::Check(args) => check::run(args, &global),
         Verb::Record(args) => record::run(args, &global),
         Verb::Replay(args) => replay::run(args, &global),

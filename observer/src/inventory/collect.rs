@@ -116,6 +116,7 @@ pub fn collect(
                     path: cgroup.path,
                 })
                 .collect(),
+            resources: None,
             security,
             mounts,
         };

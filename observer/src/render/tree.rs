@@ -39,7 +39,7 @@ struct Drawing<'a> {
     text: &'a mut String,
 }
 
-impl Drawing<'_> {
+impl<'a> Drawing<'a> {
     fn draw(&mut self) {
         let strong = self.surface.colours.strong();
         let container = self.container;
@@ -94,7 +94,7 @@ impl Drawing<'_> {
     }
 
     /// The processes of the host above, the uppermost first; pid 1 and what hangs below it directly say enough.
-    fn ancestors(&self, root: &ProcessView) -> Vec<&ProcessView> {
+    fn ancestors(&self, root: &ProcessView) -> Vec<&'a ProcessView> {
         const DEEPEST: usize = 16;
         let mut chain = Vec::new();
         let mut pid = root.ppid;
