@@ -32,7 +32,7 @@ pub fn collect(
     let now = Clock::boot_ns();
     let mut unread = Vec::new();
     let lsm = active_lsm();
-    if lsm.is_none() {
+    if lsm.is_none() && wanted.mounts && std::path::Path::new("/sys/module/apparmor").exists() {
         note(&mut unread, "which security modules are active", "/sys/kernel/security/lsm cannot be read");
     }
     let host = HostView {
@@ -61,7 +61,8 @@ pub fn collect(
         if let Some(at) = container {
             members.entry(at).or_default().push(processes.len());
         }
-        if !Tuple(facts.inodes).is_known() && !facts.kernel_thread {
+        // That of pid 1 is told elsewhere: it decides what the host's are.
+        if !Tuple(facts.inodes).is_known() && !facts.kernel_thread && facts.pid != 1 {
             note(&mut unread, "namespaces of processes", "/proc/PID/ns may not be read");
         }
         let id = container.and_then(|at| membership.containers.get(at)).map(|member| member.id.clone());

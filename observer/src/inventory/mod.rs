@@ -94,7 +94,11 @@ pub struct HostView {
 impl HostView {
     /// `None` where it is not known which modules are active.
     pub fn has_lsm(&self, name: &str) -> Option<bool> {
-        Some(self.lsm.as_ref()?.iter().any(|lsm| lsm == name))
+        match &self.lsm {
+            Some(active) => Some(active.iter().any(|lsm| lsm == name)),
+            // A module that is not even compiled in has no directory there.
+            None => (!std::path::Path::new("/sys/module").join(name).exists()).then_some(false),
+        }
     }
 }
 

@@ -102,8 +102,9 @@ impl Writer<'_> {
             pids.iter().filter_map(|p| p.security.as_ref()?.threads).collect();
         let about = match (pids.len(), threads.iter().sum::<u32>()) {
             (0, _) => "none is left".to_owned(),
+            (1, threads) if threads <= 1 => "a container is first of all a process of this host: pid, (pid inside)".to_owned(),
             (processes, threads) => format!(
-                "a container is first of all processes of this host: {processes}, with {threads} threads; (pid inside)"
+                "a container is first of all processes of this host, here {processes} with {threads} threads: pid, (pid inside)"
             ),
         };
         self.section("Processes", &about);
@@ -253,7 +254,7 @@ impl Writer<'_> {
                 Some(mode) => format!("{} ({mode})", label.profile),
                 None => label.profile.clone(),
             },
-            (None, Some(false)) => "this host has no AppArmor".to_owned(),
+            (None, Some(false)) => "not active on this host".to_owned(),
             (None, _) => "no label can be read".to_owned(),
         };
         self.untrusted("AppArmor", &apparmor);
@@ -282,7 +283,7 @@ impl Writer<'_> {
             let faint = self.surface.colours.faint();
             let _ = writeln!(
                 self.text,
-                "  {name:<12} {:016x}  {}  {faint}{about}{faint:#}",
+                "  {name:<12} {:016x}  {:<24} {faint}{about}{faint:#}",
                 set.0,
                 words::capabilities(set)
             );
@@ -320,7 +321,19 @@ impl Writer<'_> {
                     names.iter().take(MOST).map(|name| Untrusted(name, PATH).to_string()).collect();
                 let more = names.len().saturating_sub(MOST);
                 let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                let _ = writeln!(self.text, "  {}{more}", shown.join(" "));
+                let room = self.surface.width.unwrap_or(100).saturating_sub(2);
+                let mut line = String::new();
+                for name in &shown {
+                    if !line.is_empty() && line.chars().count() + 1 + name.chars().count() > room {
+                        let _ = writeln!(self.text, "  {line}");
+                        line.clear();
+                    }
+                    if !line.is_empty() {
+                        line.push(' ');
+                    }
+                    line.push_str(name);
+                }
+                let _ = writeln!(self.text, "  {line}{more}");
             }
             None => self.line("", "cannot be read"),
         }
