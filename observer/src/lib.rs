@@ -11,6 +11,7 @@ pub mod host;
 pub mod kernel;
 pub mod model;
 pub mod pipeline;
+pub mod posture;
 pub mod render;
 mod scheduling;
 pub mod sinks;
