@@ -12,6 +12,7 @@ pub mod inventory;
 pub mod kernel;
 pub mod model;
 pub mod pipeline;
+pub mod posture;
 pub mod render;
 mod scheduling;
 pub mod sinks;

@@ -10,11 +10,14 @@ pub struct NsType(usize);
 
 impl NsType {
     pub const CGROUP: NsType = NsType(observer_common::NS_CGROUP);
+    pub const IPC: NsType = NsType(observer_common::NS_IPC);
     pub const MNT: NsType = NsType(observer_common::NS_MNT);
     pub const NET: NsType = NsType(observer_common::NS_NET);
     pub const PID: NsType = NsType(observer_common::NS_PID);
     pub const PID_FOR_CHILDREN: NsType = NsType(NS_PID_FOR_CHILDREN);
+    pub const TIME: NsType = NsType(observer_common::NS_TIME);
     pub const USER: NsType = NsType(observer_common::NS_USER);
+    pub const UTS: NsType = NsType(observer_common::NS_UTS);
 
     pub fn all() -> impl Iterator<Item = NsType> {
         (0..NAMESPACES).map(NsType)
