@@ -54,6 +54,7 @@ fn live_options(config: &Config, record: Option<PathBuf>) -> LiveOptions {
             proc: config.host.proc.clone(),
             cgroup: config.host.cgroup.clone(),
             run: config.host.run.clone(),
+            lib: config.host.lib.clone(),
             docker: config.host.docker.clone(),
         },
         sweep_seconds: config.sweep_seconds,

@@ -2,6 +2,7 @@
 
 mod alert;
 mod container;
+mod declared;
 mod event;
 mod identity;
 mod namespaces;
@@ -13,6 +14,10 @@ pub use alert::{
     SCHEMA as ALERT_SCHEMA,
 };
 pub use container::{CgroupPath, Container, ContainerKey, Pod, Runtime};
+pub use declared::{
+    Declared, DeclaredCapabilities, DeclaredIdMap, DeclaredLimits, DeclaredMount, DeclaredSeccomp,
+    DeclaredSource, NamespaceSource,
+};
 pub use event::{Detail, EventRecord, SCHEMA as EVENT_SCHEMA};
 pub use identity::{fnv1a, uuid_v7};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
