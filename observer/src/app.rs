@@ -54,6 +54,7 @@ pub fn roots(config: &Config) -> Roots {
         proc: config.host.proc.clone(),
         cgroup: config.host.cgroup.clone(),
         run: config.host.run.clone(),
+        lib: config.host.lib.clone(),
         docker: config.host.docker.clone(),
     }
 }

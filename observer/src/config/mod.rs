@@ -116,6 +116,8 @@ pub struct HostRoots {
     #[serde(deserialize_with = "values::absolute_path")]
     pub run: PathBuf,
     #[serde(deserialize_with = "values::absolute_path")]
+    pub lib: PathBuf,
+    #[serde(deserialize_with = "values::absolute_path")]
     pub docker: PathBuf,
 }
 
@@ -125,6 +127,7 @@ impl Default for HostRoots {
             proc: "/proc".into(),
             cgroup: "/sys/fs/cgroup".into(),
             run: "/run".into(),
+            lib: "/var/lib".into(),
             docker: "/var/lib/docker".into(),
         }
     }

@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 19);
+    assert_eq!(expected.len(), 20);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }

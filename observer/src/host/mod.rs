@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cgroupfs::{hierarchies, walk};
 pub use procfs::{own, scan, scan_some};
-pub use runtime::facts as runtime_facts;
+pub use runtime::{RuntimeDetails, details as runtime_details};
 
 /// Where things are; all can be moved for tests, and for an agent in a pod.
 #[derive(Clone, Debug)]
@@ -21,6 +21,9 @@ pub struct Roots {
     pub proc: PathBuf,
     pub cgroup: PathBuf,
     pub run: PathBuf,
+    /// Variable state, `/var/lib`.
+    pub lib: PathBuf,
+    /// docker's data root.
     pub docker: PathBuf,
 }
 
@@ -69,18 +72,35 @@ pub struct ProcFacts {
     pub kernel_thread: bool,
 }
 
-/// What a runtime's state on disk says about a container.
+/// What a runtime's state on disk says about a container. Fields that came later have defaults: recordings hold these.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuntimeFacts {
     pub runtime: Option<String>,
     pub id: Option<String>,
     pub name: Option<String>,
+    /// The reference by which the image was asked for.
     pub image: Option<String>,
     pub init_pid: Option<u32>,
     pub pod_namespace: Option<String>,
     pub pod_name: Option<String>,
     pub pod_uid: Option<String>,
+    /// The container's name in its pod's specification; a sandbox has none.
     pub pod_container: Option<String>,
+    /// It holds a pod's namespaces and runs nothing of the pod's own (the pause container).
+    #[serde(default)]
+    pub pod_sandbox: bool,
+    /// The id of the sandbox of its pod.
+    #[serde(default)]
+    pub pod_sandbox_id: Option<String>,
+    /// The hash of the image's configuration, `sha256:...`.
+    #[serde(default)]
+    pub image_id: Option<String>,
+    /// The hash of the image's manifest, `sha256:...`, as after the `@` of a reference.
+    #[serde(default)]
+    pub image_digest: Option<String>,
+    /// When it was created, Unix time.
+    #[serde(default)]
+    pub created_unix_ns: Option<i64>,
 }
 
 /// The reads that happen while the pipeline runs.

@@ -3,6 +3,7 @@
 mod alert;
 mod capability;
 mod container;
+mod declared;
 mod event;
 mod identity;
 mod namespaces;
@@ -16,6 +17,10 @@ pub use alert::{
 };
 pub use capability::{CAPABILITIES, CapError, CapSet, Capability, KNOWN_UP_TO};
 pub use container::{CgroupPath, Container, ContainerKey, Pod, Runtime};
+pub use declared::{
+    Declared, DeclaredCapabilities, DeclaredIdMap, DeclaredLimits, DeclaredMount, DeclaredSeccomp,
+    DeclaredSource, NamespaceSource,
+};
 pub use event::{Detail, EventRecord, SCHEMA as EVENT_SCHEMA};
 pub use identity::{fnv1a, uuid_v7};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
