@@ -38,7 +38,7 @@ struct Document<'a> {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted { host_processes: true, programs: true, every_security: true, mounts: true, resources: true };
+    let wanted = Wanted { host_processes: true, programs: true, every_security: true, mounts: true, details: true, resources: true };
     let look = look::look(&args.options, global, wanted)?;
     let container = match inventory::find(&look, &args.what)? {
         Found::Container(container) => container,

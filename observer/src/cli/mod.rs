@@ -2,6 +2,7 @@
 
 mod caps;
 mod agent;
+mod audit;
 mod check;
 mod config;
 mod docs;
@@ -73,6 +74,8 @@ enum Verb {
     Tree(tree::Args),
     /// Explain one container: everything about it on one page
     Inspect(inspect::Args),
+    /// Say what speaks against the way containers are set up
+    Audit(audit::Args),
     /// Show which containers share which namespaces
     Ns(ns::Args),
     /// Show what this kernel and these privileges allow, hook by hook
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Verb::Ps(args) => ps::run(args, &global),
         Verb::Tree(args) => tree::run(args, &global),
         Verb::Inspect(args) => inspect::run(args, &global),
+        Verb::Audit(args) => audit::run(args, &global),
         Verb::Ns(args) => ns::run(args, &global),
         Verb::Check(args) => check::run(args, &global),
         Verb::Record(args) => record::run(args, &global),

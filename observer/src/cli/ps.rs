@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use super::{Global, look};
-use crate::{inventory::Wanted, render};
+use crate::{
+    inventory::{self, Wanted},
+    render,
+};
 
 /// The containers of this host: who made them, what they use, what they may do.
 #[derive(Debug, clap::Args)]
@@ -15,9 +18,14 @@ pub struct Args {
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let wanted = Wanted { resources: true, mounts: true, ..Wanted::default() };
     let mut look = look::look(&args.options, global, wanted)?;
+    let verdicts = inventory::judge(&look);
+    let risks: Vec<Vec<render::Risk<'_>>> = verdicts
+        .iter()
+        .map(|verdict| verdict.findings.iter().map(|finding| (finding.rule, finding.severity)).collect())
+        .collect();
     // Of the processes only their number is told.
     look.processes.clear();
-    look::write(&args.options, &look, |surface| render::ps(&look, &[], surface))?;
+    look::write(&args.options, &look, |surface| render::ps(&look, &risks, surface))?;
     look::tell_unread(&look);
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     host::{self, Hierarchy, ProcFacts, Roots},
-    model::{Clock, NsType, TICK_NS, Tuple},
+    model::{CapSet, Clock, NsType, TICK_NS, Tuple},
 };
 
 /// Reads what is wanted. `scanned` are the processes, if the membership came of a scan.
@@ -48,6 +48,8 @@ pub fn collect(
                 mount: hierarchy.mount.display().to_string(),
             })
             .collect(),
+        capabilities: capabilities(&roots.proc),
+        mounts: if wanted.mounts { host_mounts(&roots.proc) } else { Vec::new() },
     };
     let of: HashMap<(u32, u64), usize> =
         membership.processes.iter().map(|(pid, start, at)| ((*pid, *start), *at)).collect();
@@ -91,7 +93,7 @@ pub fn collect(
         });
         let start_ns = first.map(|first| first.start_ticks.saturating_mul(TICK_NS));
         let view = ContainerView {
-            facts: wanted.mounts.then(|| host::runtime_facts(roots, &member.id)).flatten(),
+            details: wanted.details.then(|| host::runtime_details(roots, &member.id)).flatten(),
             id: member.id,
             name: member.name,
             image: member.image,
@@ -156,6 +158,17 @@ fn memory_bytes(proc: &Path) -> u64 {
     let text = std::fs::read_to_string(proc.join("meminfo")).unwrap_or_default();
     let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
     kib.map_or(0, |kib: u64| kib.saturating_mul(1024))
+}
+
+fn capabilities(proc: &Path) -> Option<CapSet> {
+    let last: u8 = std::fs::read_to_string(proc.join("sys/kernel/cap_last_cap")).ok()?.trim().parse().ok()?;
+    Some(CapSet(u64::MAX >> 63u8.checked_sub(last)?))
+}
+
+/// Of pid 1, else our own, which is the same unless we are in a container.
+fn host_mounts(proc: &Path) -> Vec<details::Mount> {
+    let read = |process: &str| details::mounts(&proc.join(process)).ok().filter(|mounts| !mounts.is_empty());
+    read("1").or_else(|| read("self")).unwrap_or_default()
 }
 
 fn process(facts: ProcFacts, container: Option<String>, clock: &Clock) -> ProcessView {

@@ -166,6 +166,8 @@ pub fn environment_names(process: &Path) -> io::Result<Vec<String>> {
 /// A line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mount {
+    /// `major:minor` of the file system.
+    pub device: String,
     /// Which part of the file system is mounted.
     pub root: String,
     /// Where, as the process sees it.
@@ -187,10 +189,11 @@ fn mount(line: &str) -> Option<Mount> {
     let (before, after) = line.split_once(" - ")?;
     let before: Vec<&str> = before.split(' ').collect();
     let after: Vec<&str> = after.splitn(3, ' ').collect();
-    let [root, point, options] = before.get(3..6)? else { return None };
+    let [device, root, point, options] = before.get(2..6)? else { return None };
     let [filesystem, source, super_options] = after.as_slice() else { return None };
     let read_only = |options: &str| options.split(',').any(|option| option == "ro");
     Some(Mount {
+        device: (*device).to_owned(),
         root: unescape(root),
         point: unescape(point),
         writable: !read_only(options) && !read_only(super_options),

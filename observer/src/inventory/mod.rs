@@ -9,6 +9,7 @@
 mod collect;
 mod details;
 mod find;
+mod judge;
 mod membership;
 mod sharing;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::model::{CapSet, NamespaceSet, PodRef, resources::Resources};
 pub use collect::collect;
 pub use details::{Mount, environment_names, mounts};
 pub use find::{FindError, Found, find};
+pub use judge::{host_mounts, judge, judge_host};
 pub use membership::{Member, MemberCgroup, Membership, by_scan, of_world};
 pub use sharing::{Namespace, Share, ask_owners, sharing};
 
@@ -38,6 +40,8 @@ pub struct Wanted {
     pub every_security: bool,
     /// What the mount table of each container's first process shows.
     pub mounts: bool,
+    /// What the runtimes' state on disk declares, and the image's digest.
+    pub details: bool,
     /// Use and limits of each container.
     pub resources: bool,
 }
@@ -89,6 +93,12 @@ pub struct HostView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lsm: Option<Vec<String>>,
     pub hierarchies: Vec<HierarchyView>,
+    /// Every capability that this kernel has (/proc/sys/kernel/cap_last_cap).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<CapSet>,
+    /// The host's mount table, if mounts are wanted.
+    #[serde(skip)]
+    pub mounts: Vec<Mount>,
 }
 
 impl HostView {
@@ -144,7 +154,7 @@ pub struct ContainerView {
     pub security: Option<Security>,
     /// What the runtime's state on disk declares.
     #[serde(skip)]
-    pub facts: Option<crate::host::RuntimeFacts>,
+    pub details: Option<crate::host::RuntimeDetails>,
     /// The mount table of its first process.
     #[serde(skip)]
     pub mounts: Option<Vec<Mount>>,

@@ -53,7 +53,7 @@ pub fn container(id: &str, name: &str, pid: u32, processes: usize, namespaces: N
         }],
         resources: None,
         security: Some(security()),
-        facts: None,
+        details: None,
         mounts: None,
     }
 }
@@ -92,6 +92,8 @@ pub fn look() -> Look {
             memory_bytes: 8 << 30,
             lsm: Some(vec!["capability".to_owned(), "apparmor".to_owned()]),
             hierarchies: Vec::new(),
+            capabilities: Some(CapSet::ALL),
+            mounts: Vec::new(),
         },
         containers: vec![
             container(DB, "db", 100, 2, db.clone()),

@@ -8,7 +8,6 @@ mod event;
 mod identity;
 mod namespaces;
 mod process;
-pub mod resources;
 mod time;
 
 pub use alert::{

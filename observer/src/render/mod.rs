@@ -2,6 +2,7 @@
 //! passes through [`Untrusted`]: a terminal obeys what it is sent.
 
 mod alert;
+mod audit;
 mod escape;
 mod event;
 mod inspect;
@@ -19,6 +20,7 @@ use std::{
 use anstyle::{AnsiColor, Style};
 
 pub use alert::alert;
+pub use audit::audit;
 pub use escape::{Untrusted, escape, escape_bytes};
 pub use event::event;
 pub use inspect::{Page, inspect, process};

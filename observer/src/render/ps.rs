@@ -9,7 +9,7 @@ use crate::{
     model::Severity,
 };
 
-/// A finding of `audit`, by what follows `posture.` in its id.
+/// A finding of `audit`, by its rule.
 pub type Risk<'a> = (&'a str, Severity);
 
 /// The table, and what could not be read.
@@ -80,6 +80,8 @@ fn risks(risks: Option<&Vec<Risk<'_>>>) -> Cell {
     let serious: Vec<&Risk<'_>> =
         risks.into_iter().flatten().filter(|(_, severity)| *severity >= Severity::Warning).collect();
     let Some(worst) = serious.iter().map(|(_, severity)| *severity).max() else { return Cell::from("") };
-    let names: Vec<&str> = serious.iter().map(|(name, _)| *name).collect();
+    let mut names: Vec<&str> =
+        serious.iter().map(|(rule, _)| rule.strip_prefix("posture.").unwrap_or(rule)).collect();
+    names.dedup();
     Cell::severity(names.join(", "), worst)
 }
