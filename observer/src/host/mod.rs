@@ -4,6 +4,7 @@
 
 mod cgroupfs;
 mod procfs;
+pub mod resources;
 mod runtime;
 
 use std::path::PathBuf;
