@@ -10,7 +10,10 @@ use super::{
     Wanted, details, details::Status, note,
 };
 use crate::{
-    host::{self, Hierarchy, ProcFacts, Roots},
+    host::{
+        self, Hierarchy, ProcFacts, Roots,
+        resources::{self, Parts},
+    },
     model::{CapSet, Clock, NsType, TICK_NS, Tuple},
 };
 
@@ -75,6 +78,7 @@ pub fn collect(
         in_parallel(&mut processes, |process| reader.fill(process, wanted));
     }
     let mut containers: Vec<(u64, ContainerView)> = Vec::new();
+    let mut resources = resources::Reader::new(hierarchies);
     for (at, member) in membership.containers.into_iter().enumerate() {
         let own = members.remove(&at).unwrap_or_default();
         let first = first_process(&own, &processes, &member.namespaces, &host);
@@ -82,6 +86,14 @@ pub fn collect(
         let security = first.and_then(|first| match &first.security {
             Some(security) => Some(security.clone()),
             None => reader.security(first.pid),
+        });
+        let paths: Vec<(u32, String)> =
+            member.cgroups.iter().map(|cgroup| (cgroup.hierarchy, cgroup.path.clone())).collect();
+        let resources = (wanted.resources && !paths.is_empty()).then(|| {
+            let parts = if wanted.details { Parts::ALL } else { Parts::LIST };
+            let (resources, missing) = resources.read(&paths, parts);
+            missing.iter().for_each(|it| note(&mut unread, &it.what, &it.why));
+            resources
         });
         let directory = |hierarchy: u32, path: &str| {
             let hierarchy = hierarchies.iter().find(|known| known.id == hierarchy);
@@ -119,7 +131,7 @@ pub fn collect(
                     path: cgroup.path,
                 })
                 .collect(),
-            resources: None,
+            resources,
             security,
             mounts,
         };

@@ -2,7 +2,7 @@
 
 use super::{ContainerView, Look, Mount, Namespace, Source, sharing};
 use crate::{
-    model::{NsType, resources::Resources},
+    model::{NsType, Resources},
     posture::{self, CapabilitySets, HostMount, Limit, ProcessSeccomp, Subject, Verdict},
 };
 
@@ -48,7 +48,11 @@ fn subject(look: &Look, container: &ContainerView, sharing: &[Namespace]) -> Sub
             profile: label.profile.clone(),
             mode: label.mode.clone(),
         }),
-        mounts: container.mounts.as_ref().map(|mounts| host_mounts(mounts, &look.host.mounts)),
+        mounts: container.mounts.as_ref().map(|mounts| {
+            let mut found = host_mounts(mounts, &look.host.mounts);
+            found.retain(|mount| !is_runtimes_file(mount));
+            found
+        }),
         memory_limit_bytes: memory_limit(resources),
         pids_limit: pids_limit(resources),
     }
@@ -108,7 +112,7 @@ fn pids_limit(resources: Option<&Resources>) -> Option<Limit> {
 /// What of the host's own tree is mounted in a container. The mount table names a part of a file system (`root`) on a
 /// device; where the host has the same file system mounted tells the host's path to it.
 pub fn host_mounts(mounts: &[Mount], host: &[Mount]) -> Vec<HostMount> {
-    mounts
+    let found = mounts
         .iter()
         .filter(|mount| mount.point != "/" && !is_own(mount))
         .filter_map(|mount| {
@@ -117,8 +121,37 @@ pub fn host_mounts(mounts: &[Mount], host: &[Mount]) -> Vec<HostMount> {
                 destination: mount.point.clone(),
                 writable: mount.writable,
             })
-        })
-        .collect()
+        });
+    let mut shown: Vec<HostMount> = Vec::new();
+    for mount in found {
+        // What the host has mounted below came along with the mount above (`-v /:/host` brings /host/proc): nothing new,
+        // unless it may be written to and the one above may not.
+        let implied = shown.iter().any(|above| {
+            above.writable >= mount.writable
+                && below(&mount.destination, &above.destination)
+                    .is_some_and(|rest| below(&mount.source, &above.source) == Some(rest))
+        });
+        if !implied {
+            shown.push(mount);
+        }
+    }
+    shown
+}
+
+/// What follows `above` in a path that is below it.
+fn below<'a>(path: &'a str, above: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix(above.trim_end_matches('/'))?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+}
+
+/// docker's own three, wherever its data is: .../containers/ID/hosts.
+fn is_runtimes_file(mount: &HostMount) -> bool {
+    let mut parts = mount.source.rsplit('/');
+    let (file, id, containers) = (parts.next(), parts.next(), parts.next());
+    file.is_some_and(|file| ["hosts", "hostname", "resolv.conf"].contains(&file))
+        && id.is_some_and(|id| id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+        && containers == Some("containers")
+        && ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].contains(&mount.destination.as_str())
 }
 
 /// A view of the kernel that a runtime mounts afresh in every container, at its usual place.
@@ -134,8 +167,7 @@ fn host_path(mount: &Mount, host: &[Mount]) -> Option<String> {
     host.iter()
         .filter(|known| known.device == mount.device)
         .filter_map(|known| {
-            let below = mount.root.strip_prefix(known.root.trim_end_matches('/'))?;
-            (below.is_empty() || below.starts_with('/')).then_some((known, below.trim_end_matches('/')))
+            Some((known, below(&mount.root, &known.root)?.trim_end_matches('/')))
         })
         .min_by_key(|(known, below)| (below.len(), known.point.len()))
         .map(|(known, below)| {
@@ -184,6 +216,7 @@ mod tests {
         let inside = [
             mount("/", "/", "overlay", "0:50"),
             mount("/", "/host", "ext4", "8:1"),
+            mount("/", "/host/run", "tmpfs", "0:20"),
             mount("/docker.sock", "/var/run/docker.sock", "tmpfs", "0:20"),
             mount("/data/v/x", "/x", "ext4", "8:1"),
             mount("/database", "/y", "ext4", "8:1"),

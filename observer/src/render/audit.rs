@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
-    PATH, Untrusted,
+    PATH, Untrusted, cut_ids,
     table::{Cell, Column, Surface, Table},
     words,
 };
@@ -58,7 +58,7 @@ fn verdict_lines(verdict: &Verdict, surface: Surface, text: &mut String) {
         table.row([
             Cell::severity(finding.severity.name(), finding.severity),
             short(finding.rule).into(),
-            (&finding.reason).into(),
+            cut_ids(&finding.reason).into(),
         ]);
     }
     for unknown in &verdict.unknown {

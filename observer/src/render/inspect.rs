@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use super::{
-    COMM, PATH, Untrusted,
+    COMM, PATH, Untrusted, cut_ids,
     table::{Cell, Column, Surface, Table},
     tree, words,
 };
 use crate::{
     inventory::{ContainerView, Look, Mount, Namespace, ProcessView, Security},
-    model::{CapSet, NsType, resources::Resources},
+    model::{CapSet, NsType, Resources},
 };
 
 /// What is shown beside the look.
@@ -181,7 +181,15 @@ impl Writer<'_> {
             }
             None => self.line("root", "not in the mount table"),
         }
-        let shown: Vec<&Mount> = mounts.iter().filter(|mount| worth_knowing(mount)).collect();
+        let known: Vec<&Mount> = mounts.iter().filter(|mount| worth_knowing(mount)).collect();
+        // What came along below another (`-v /:/host`) adds nothing.
+        let is_below = |mount: &Mount| {
+            known.iter().any(|above| {
+                mount.point.strip_prefix(&above.point).is_some_and(|rest| rest.starts_with('/'))
+            })
+        };
+        let shown: Vec<&Mount> = known.iter().copied().filter(|mount| !is_below(mount)).collect();
+        let along = mounts.iter().filter(|mount| mount.point != "/" && is_below(mount)).count();
         let mut table = Table::new([
             Column::left("MOUNTED AT").cut(),
             Column::left("FROM").cut(),
@@ -195,12 +203,15 @@ impl Writer<'_> {
                 format!("{}[{}]", mount.source, mount.root)
             };
             let access = if mount.writable { Cell::strong("read, write") } else { "read".into() };
-            table.row([(&mount.point).into(), from.into(), (&mount.filesystem).into(), access]);
+            table.row([cut_ids(&mount.point).into(), cut_ids(&from).into(), (&mount.filesystem).into(), access]);
         }
         if !table.is_empty() {
             self.table(&table);
         }
-        let rest = mounts.len().saturating_sub(shown.len() + 1);
+        if along > 0 {
+            self.line("", &format!("and {along} below them"));
+        }
+        let rest = mounts.len().saturating_sub(shown.len() + along + 1);
         if rest > 0 {
             self.line("", &format!("and {rest} that every container has (proc, sysfs, devices, tmpfs, cgroup)"));
         }
@@ -471,7 +482,8 @@ fn resource_lines(resources: &Resources, look: &Look) -> Vec<(&'static str, Stri
             (None, None) => "no limit".to_owned(),
         };
         let refused = pids.events_max.filter(|n| *n > 0).map(|n| format!(", {n} forks refused")).unwrap_or_default();
-        lines.push(("pids", format!("{used} tasks, {limit}{refused}")));
+        let tasks = if pids.current == Some(1) { "task" } else { "tasks" };
+        lines.push(("pids", format!("{used} {tasks}, {limit}{refused}")));
     }
     if let Some(io) = &resources.io {
         let read = io.read_bytes.map_or("?".to_owned(), words::bytes);

@@ -165,6 +165,10 @@ fn command(args: &[String]) -> String {
 
 /// A path; the 64 digits of a container's id in it are cut as everywhere else.
 fn path(path: &str) -> String {
+    Untrusted(&cut_ids(path), PATH).to_string()
+}
+
+fn cut_ids(path: &str) -> String {
     const ID: usize = 64;
     let mut short = String::new();
     let mut rest = path;
@@ -181,7 +185,7 @@ fn path(path: &str) -> String {
         rest = &digits[end..];
     }
     short.push_str(rest);
-    Untrusted(&short, PATH).to_string()
+    short
 }
 
 /// Times of day are read by the millisecond; the JSON has all nine digits.

@@ -80,8 +80,12 @@ fn risks(risks: Option<&Vec<Risk<'_>>>) -> Cell {
     let serious: Vec<&Risk<'_>> =
         risks.into_iter().flatten().filter(|(_, severity)| *severity >= Severity::Warning).collect();
     let Some(worst) = serious.iter().map(|(_, severity)| *severity).max() else { return Cell::from("") };
-    let mut names: Vec<&str> =
-        serious.iter().map(|(rule, _)| rule.strip_prefix("posture.").unwrap_or(rule)).collect();
-    names.dedup();
+    let mut names: Vec<&str> = Vec::new();
+    for (rule, _) in &serious {
+        let name = rule.strip_prefix("posture.").unwrap_or(rule);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     Cell::severity(names.join(", "), worst)
 }
