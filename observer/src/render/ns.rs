@@ -38,8 +38,15 @@ pub fn ns(look: &Look, namespaces: &[Namespace], surface: Surface) -> String {
 fn shared(namespace: &Namespace) -> Cell {
     match (namespace.host, namespace.members.len()) {
         (true, 0) => Cell::faint("host"),
-        (true, 1) => Cell::severity("host + 1 container", Severity::Warning),
-        (true, many) => Cell::severity(format!("host + {many} containers"), Severity::Warning),
+        (true, many) => {
+            let text = format!("host + {many} container{}", if many == 1 { "" } else { "s" });
+            // Containers have these of the host's as a rule.
+            if ["cgroup", "time", "user"].contains(&namespace.r#type.as_str()) {
+                Cell::faint(text)
+            } else {
+                Cell::severity(text, Severity::Warning)
+            }
+        }
         (false, 0) => Cell::faint("no container"),
         (false, 1) if namespace.host_processes > 0 => Cell::severity("visited", Severity::Notice),
         (false, 1) => Cell::faint("private"),
