@@ -38,8 +38,8 @@ fn caps_refuses_in_one_line_with_what_was_meant() {
     for (args, expected) in [
         (
             &["caps", "chown", "kill,NET_ADMN"][..],
-            "observer: argument 2: `NET_ADMN` is neither a capability (did you mean `NET_ADMIN`?) nor a mask of up to 16 \
-             hexadecimal digits\n",
+            "observer: argument 2: `NET_ADMN` is neither a capability (did you mean `NET_ADMIN`?) nor a mask \
+             of up to 16 hexadecimal digits\n",
         ),
         (
             &["caps", "\x1b[2J"],
@@ -47,8 +47,8 @@ fn caps_refuses_in_one_line_with_what_was_meant() {
         ),
         (
             &["caps", "1ffffffffffffffff"],
-            "observer: argument 1: `1ffffffffffffffff` is no mask of capabilities: expected up to 16 hexadecimal digits \
-             (64 bits)\n",
+            "observer: argument 1: `1ffffffffffffffff` is no mask of capabilities: expected up to 16 hexadecimal \
+             digits (64 bits)\n",
         ),
     ] {
         let output = run(args);
