@@ -22,6 +22,8 @@ mod features;
 mod flood;
 #[path = "live/hostile.rs"]
 mod hostile;
+#[path = "live/inventory.rs"]
+mod inventory;
 #[path = "live/late.rs"]
 mod late;
 #[path = "live/lifecycle.rs"]

@@ -38,8 +38,8 @@ fn caps_refuses_in_one_line_with_what_was_meant() {
     for (args, expected) in [
         (
             &["caps", "chown", "kill,NET_ADMN"][..],
-            "observer: argument 2: `NET_ADMN` is neither a capability (did you mean `NET_ADMIN`?) nor a mask of up to 16 \
-             hexadecimal digits\n",
+            "observer: argument 2: `NET_ADMN` is neither a capability (did you mean `NET_ADMIN`?) nor a mask \
+             of up to 16 hexadecimal digits\n",
         ),
         (
             &["caps", "\x1b[2J"],
@@ -47,8 +47,8 @@ fn caps_refuses_in_one_line_with_what_was_meant() {
         ),
         (
             &["caps", "1ffffffffffffffff"],
-            "observer: argument 1: `1ffffffffffffffff` is no mask of capabilities: expected up to 16 hexadecimal digits \
-             (64 bits)\n",
+            "observer: argument 1: `1ffffffffffffffff` is no mask of capabilities: expected up to 16 hexadecimal \
+             digits (64 bits)\n",
         ),
     ] {
         let output = run(args);
@@ -84,4 +84,34 @@ fn caps_agrees_with_capsh() {
         let ours: Vec<String> = ours.collect();
         assert_eq!(ours.join(","), names, "{mask}");
     }
+}
+
+#[test]
+fn completions_and_pages_are_printed_and_bad_names_refused() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(printed(&["completions", shell]).contains("observer"), "{shell}");
+    }
+    for (page, title) in [(&["man", "caps"][..], ".TH observer-caps 8 "), (&["man"], ".TH observer 8 ")] {
+        assert!(printed(page).lines().any(|line| line.starts_with(title)), "{page:?}");
+    }
+    for args in
+        [&["completions", "cmd.exe"][..], &["completions"], &["man", "fly"], &["man", "tail", "--out", "x"]]
+    {
+        let output = run(args);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{args:?}");
+    }
+}
+
+#[test]
+fn all_pages_are_written_into_a_directory() {
+    let directory = std::env::temp_dir().join(format!("observer-man-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&directory);
+    let path = directory.join("man8");
+    printed(&["man", "--out", path.to_str().expect("UTF-8")]);
+    let page = std::fs::read_to_string(path.join("observer-caps.8")).expect("the page");
+    assert_eq!(page, printed(&["man", "caps"]));
+    let refused = run(&["man", "--out", path.join("observer.8").to_str().expect("UTF-8")]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(text(&refused.stderr).lines().count(), 1);
+    std::fs::remove_dir_all(&directory).expect("remove the scratch directory");
 }

@@ -100,6 +100,11 @@ fn remove_all((socket, config): &(PathBuf, PathBuf)) {
 }
 
 impl Docker {
+    /// The daemon's data root.
+    pub fn data(&self) -> PathBuf {
+        self.socket.with_file_name("data")
+    }
+
     fn command_parts(&self) -> (PathBuf, PathBuf) {
         (self.socket.clone(), self.config.clone())
     }

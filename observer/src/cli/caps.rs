@@ -6,10 +6,9 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
 use serde::Serialize;
 
-use super::Global;
+use super::{Global, UsageError};
 use crate::{
     model::{CAPABILITIES, CapSet, Capability, KNOWN_UP_TO, Severity},
     render::{Cell, Column, Surface, Table},
@@ -56,7 +55,7 @@ enum Asked {
 }
 
 impl Asked {
-    fn of(words: &[String]) -> anyhow::Result<Asked> {
+    fn of(words: &[String]) -> Result<Asked, UsageError> {
         let mut set = CapSet::EMPTY;
         let mut masks = false;
         for (i, argument) in words.iter().enumerate() {
@@ -64,7 +63,9 @@ impl Asked {
             let mut parts = argument.split(|c: char| c == ',' || c.is_whitespace()).filter(|w| !w.is_empty());
             let first = parts.next().unwrap_or_default();
             for word in std::iter::once(first).chain(parts) {
-                set = set | word.parse::<CapSet>().with_context(|| format!("argument {}", i + 1))?;
+                let meant: CapSet =
+                    word.parse().map_err(|error| UsageError(format!("argument {}: {error}", i + 1)))?;
+                set = set | meant;
                 masks |= CapSet::from_mask(word).is_ok();
             }
         }
@@ -196,7 +197,7 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn asked(words: &[&str]) -> anyhow::Result<Asked> {
+    fn asked(words: &[&str]) -> Result<Asked, UsageError> {
         Asked::of(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
     }
 

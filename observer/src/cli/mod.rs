@@ -1,13 +1,15 @@
 //! The command line: one file per verb.
 
-mod caps;
 mod agent;
 mod audit;
+mod caps;
 mod check;
+mod completions;
 mod config;
 mod docs;
 mod inspect;
 mod look;
+mod man;
 mod ns;
 mod ps;
 mod record;
@@ -26,20 +28,21 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{Config, ConfigError},
-    model::CapError,
     render,
     telemetry::log,
 };
 
 /// Watches containers with eBPF, and says when a process leaves the one it belongs to.
 #[derive(Debug, Parser)]
-#[command(name = "observer", version = VERSION)]
+#[command(name = NAME, version = VERSION)]
 struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
     verb: Verb,
 }
+
+const NAME: &str = "observer";
 
 /// With the commit, which the build script finds out.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("OBSERVER_GIT_COMMIT"), ")");
@@ -92,6 +95,16 @@ enum Verb {
     /// against what docker gives a container that asks for nothing. Names alone give their mask; names and masks
     /// together are joined and explained. Without either, all capabilities are listed.
     Caps(caps::Args),
+    /// Print what a shell needs to complete verbs and options
+    ///
+    /// For bash: observer completions bash > /usr/share/bash-completion/completions/observer. For zsh, into a file
+    /// _observer in a directory of $fpath; for fish, into ~/.config/fish/completions/observer.fish.
+    Completions(completions::Args),
+    /// Print a manual page, or write all of them
+    ///
+    /// Pages are in roff, as man(1) reads it: observer man tail | man -l -. To install them:
+    /// observer man --out /usr/share/man/man8
+    Man(man::Args),
     /// Print documents made from what observer is made of
     #[command(hide = true)]
     Docs(docs::Args),
@@ -118,10 +131,17 @@ pub fn main() -> ExitCode {
         Verb::Replay(args) => replay::run(args, &global),
         Verb::Config(args) => config::run(args, &global),
         Verb::Caps(args) => caps::run(args, &global),
+        Verb::Completions(args) => completions::run(args, &global),
+        Verb::Man(args) => man::run(args, &global),
         Verb::Docs(args) => docs::run(args, &global),
     };
     result.unwrap_or_else(|error| ExitCode::from(failed(&error)))
 }
+
+/// A mistake on the command line that only its verb can see; exits with 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
 
 /// Tells why, and returns the code to exit with.
 fn failed(error: &anyhow::Error) -> u8 {
@@ -132,7 +152,7 @@ fn failed(error: &anyhow::Error) -> u8 {
     // (`eprintln!` would panic if nobody listens.)
     let _ = writeln!(io::stderr(), "observer: {}", render::escape(&in_one_line(error)));
     let usage =
-        |cause: &(dyn std::error::Error + 'static)| cause.is::<ConfigError>() || cause.is::<CapError>();
+        |cause: &(dyn std::error::Error + 'static)| cause.is::<ConfigError>() || cause.is::<UsageError>();
     if error.chain().any(usage) { BAD_USAGE } else { FAILED }
 }
 
@@ -176,6 +196,7 @@ mod tests {
     fn exit_codes_tell_usage_from_failure() {
         let config = Config::load(Some("/nonexistent".as_ref())).expect_err("no such file");
         assert_eq!(failed(&anyhow::Error::new(config).context("start")), 2);
+        assert_eq!(failed(&anyhow::Error::new(UsageError("no such thing".into())).context("caps")), 2);
         assert_eq!(failed(&anyhow::anyhow!("x")), 1);
         assert_eq!(failed(&anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe))), 0);
     }

@@ -2,7 +2,7 @@
 
 mod places;
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::BTreeMap, sync::LazyLock};
 
 use super::{Definition, Evidence, Host, HostMount, Rule, Subject, Verdict, listed};
 use crate::model::Severity;
@@ -64,22 +64,25 @@ fn above(directory: &[&str], pattern: &[&str]) -> bool {
         && directory.iter().zip(pattern).all(|(name, pattern)| *pattern == "*" || pattern == name)
 }
 
+/// The table, taken apart once: a node has thousands of mounts.
+static BY_NAMES: LazyLock<Vec<(Vec<&str>, &Place)>> =
+    LazyLock::new(|| PLACES.iter().map(|place| (names(place.path), place)).collect());
+
 /// How much a mount matters, and which place makes it so.
 fn weigh(mount: &HostMount) -> Option<(Severity, &'static Place)> {
     let source = names(&mount.source);
     let severity = |place: &Place| if mount.writable { place.writable } else { place.read_only };
     // Of places of the same length, the one without `*` counts.
-    let own = PLACES
+    let own = BY_NAMES
         .iter()
-        .map(|place| (names(place.path), place))
         .filter(|(path, _)| holds(path, &source))
         .max_by_key(|(path, _)| (path.len(), Reverse(path.iter().filter(|name| **name == "*").count())))
-        .map(|(_, place)| place)
+        .map(|(_, place)| *place)
         // "/" holds whatever no other place does, and says nothing about it.
         .filter(|place| place.path != "/" || source.is_empty());
-    let below = PLACES.iter().filter(|place| !source.is_empty() && above(&source, &names(place.path)));
+    let below = BY_NAMES.iter().filter(|(path, _)| !source.is_empty() && above(&source, path));
     own.into_iter()
-        .chain(below)
+        .chain(below.map(|(_, place)| *place))
         .filter_map(|place| Some((severity(place)?, place)))
         // The first of the worst: its own place rather than one below.
         .reduce(|worst, other| if other.0 > worst.0 { other } else { worst })
@@ -187,6 +190,11 @@ mod tests {
             ("/root", C, W),
             ("/root/.ssh", C, W),
             ("/home/user", W, W),
+            ("/home/user/.local/share/containers/storage", W, W),
+            ("/home/user/.local/share/containers/storage/volumes/db/_data", NONE, NONE),
+            ("/run/user/1000/containers/overlay-containers/3f2a/userdata/hosts", NONE, NONE),
+            ("/run/systemd/nspawn/propagate/web", NONE, NONE),
+            ("/var/lib/lxcfs/proc/cpuinfo", NONE, NONE),
             ("/proc", C, W),
             ("/proc/sys", C, W),
             ("/sys", C, NONE),
@@ -194,6 +202,9 @@ mod tests {
             ("/dev", C, W),
             ("/dev/sda", C, W),
             ("/dev/null", NONE, NONE),
+            ("/dev/pts", W, W),
+            ("/dev/pts/3", NONE, NONE),
+            ("/dev/fuse", N, N),
             ("/usr/bin", C, NONE),
             ("/lib/modules", C, NONE),
             ("/var", C, W),
