@@ -7,6 +7,7 @@ mod record;
 mod replay;
 mod run;
 mod tail;
+mod top;
 
 use std::{
     io::{self, Write},
@@ -59,6 +60,8 @@ enum Verb {
     Run(run::Args),
     /// Show alerts or events as they come
     Tail(tail::Args),
+    /// Show what every container uses, as it changes
+    Top(top::Args),
     /// Show what this kernel and these privileges allow, hook by hook
     Check(check::Args),
     /// Record what the pipeline is given, for `replay`
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
     let result = match verb {
         Verb::Run(args) => run::run(args, &global),
         Verb::Tail(args) => tail::run(args, &global),
+        Verb::Top(args) => top::run(args, &global),
         Verb::Check(args) => check::run(args, &global),
         Verb::Record(args) => record::run(args, &global),
         Verb::Replay(args) => replay::run(args, &global),

@@ -4,6 +4,7 @@
 mod alert;
 mod escape;
 mod event;
+pub mod top;
 
 use std::{
     fmt::{self, Display, Write as _},
