@@ -7,9 +7,9 @@ use anyhow::Context;
 use super::{Global, agent};
 use crate::{
     app,
-    config::HostNamespaces,
-    host,
-    inventory::{self, Look, Source, Wanted},
+    config::{Config, HostNamespaces},
+    host::{self, Hierarchy, ProcFacts, Roots},
+    inventory::{self, Look, Membership, Source, Wanted},
     render::{Colours, Surface, Untrusted},
 };
 
@@ -35,27 +35,62 @@ impl Options {
     }
 }
 
-/// Looks. Without an agent, or if that does not answer, by a scan.
-pub fn look(options: &Options, global: &Global, wanted: Wanted) -> anyhow::Result<Look> {
-    let config = global.config()?;
-    let roots = app::roots(&config);
-    let hierarchies = host::hierarchies(&roots.proc, &roots.cgroup).context("cannot read the cgroup hierarchies")?;
-    let stream = if options.no_agent { None } else { agent::connect(&config.socket.path)? };
-    let asked = stream.map(agent::membership);
-    let (membership, source, scanned, host_known) = match asked {
-        Some(Ok(membership)) => (membership, Source::Agent, None, true),
-        other => {
-            if let Some(Err(error)) = other {
+/// Finds out, once or again and again, which process is whose.
+pub struct Looker {
+    config: Config,
+    pub roots: Roots,
+    pub hierarchies: Vec<Hierarchy>,
+    no_agent: bool,
+    /// An agent that does not answer is told of once.
+    told: bool,
+}
+
+/// One answer.
+pub struct Answer {
+    pub membership: Membership,
+    source: Source,
+    scanned: Option<Vec<ProcFacts>>,
+    /// The host's namespaces are pid 1's, not merely our own.
+    host_known: bool,
+}
+
+impl Looker {
+    pub fn new(no_agent: bool, global: &Global) -> anyhow::Result<Looker> {
+        let config = global.config()?;
+        let roots = app::roots(&config);
+        let hierarchies =
+            host::hierarchies(&roots.proc, &roots.cgroup).context("cannot read the cgroup hierarchies")?;
+        Ok(Looker { config, roots, hierarchies, no_agent, told: false })
+    }
+
+    /// Asks the agent; where none runs, or it does not answer, looks itself.
+    pub fn ask(&mut self) -> anyhow::Result<Answer> {
+        let stream = if self.no_agent { None } else { agent::connect(&self.config.socket.path)? };
+        match stream.map(agent::membership) {
+            Some(Ok(membership)) => {
+                return Ok(Answer { membership, source: Source::Agent, scanned: None, host_known: true });
+            }
+            Some(Err(error)) if !self.told => {
+                self.told = true;
                 agent::say(&format!("{error:#}; looking without it"));
             }
-            let own = config.host_namespaces == HostNamespaces::Own;
-            let (membership, scanned, host_known) =
-                inventory::by_scan(&roots, &config.node_name(), own, &hierarchies).context("cannot read /proc")?;
-            (membership, Source::Scan, Some(scanned), host_known)
+            _ => {}
         }
-    };
-    let mut look = inventory::collect(membership, source, scanned, &roots, &hierarchies, wanted)
-        .context("cannot read /proc")?;
+        let own = self.config.host_namespaces == HostNamespaces::Own;
+        let (membership, scanned, host_known) =
+            inventory::by_scan(&self.roots, &self.config.node_name(), own, &self.hierarchies)
+                .context("cannot read /proc")?;
+        Ok(Answer { membership, source: Source::Scan, scanned: Some(scanned), host_known })
+    }
+}
+
+/// Looks.
+pub fn look(options: &Options, global: &Global, wanted: Wanted) -> anyhow::Result<Look> {
+    let mut looker = Looker::new(options.no_agent, global)?;
+    let Answer { membership, source, scanned, host_known } = looker.ask()?;
+    let mut look =
+        inventory::collect(membership, source, scanned, &looker.roots, &looker.hierarchies, wanted)
+            .context("cannot read /proc")?;
     if !host_known {
         look.unread(
             "the host's namespaces",

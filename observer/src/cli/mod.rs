@@ -16,6 +16,7 @@ mod record;
 mod replay;
 mod run;
 mod tail;
+mod top;
 mod tree;
 
 use std::{
@@ -81,6 +82,8 @@ enum Verb {
     Audit(audit::Args),
     /// Show which containers share which namespaces
     Ns(ns::Args),
+    /// Show what every container uses, as it changes
+    Top(top::Args),
     /// Show what this kernel and these privileges allow, hook by hook
     Check(check::Args),
     /// Record what the pipeline is given, for `replay`
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(args, &global),
         Verb::Audit(args) => audit::run(args, &global),
         Verb::Ns(args) => ns::run(args, &global),
+        Verb::Top(args) => top::run(args, &global),
         Verb::Check(args) => check::run(args, &global),
         Verb::Record(args) => record::run(args, &global),
         Verb::Replay(args) => replay::run(args, &global),

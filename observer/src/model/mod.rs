@@ -8,7 +8,7 @@ mod event;
 mod identity;
 mod namespaces;
 mod process;
-mod resources;
+pub mod resources;
 mod time;
 
 pub use alert::{
@@ -25,10 +25,6 @@ pub use event::{Detail, EventRecord, SCHEMA as EVENT_SCHEMA};
 pub use identity::{fnv1a, uuid_v7};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
 pub use process::{Ancestor, Process, ProcessKey, TICK_NS};
-pub use resources::{
-    Cpu, Cpuset, Hugetlb, Io, IoLimit, Memory, MemoryEvents, MemoryLimit, Pids, PidsLimit, Pressure,
-    Resources, Stall, StallTimes, Unread,
-};
 pub use time::{Clock, rfc3339};
 
 /// How much an alert matters.

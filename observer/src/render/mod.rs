@@ -9,6 +9,7 @@ mod inspect;
 mod ns;
 mod ps;
 mod table;
+pub mod top;
 mod tree;
 pub mod words;
 

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::model::Unread;
+use crate::model::resources::Unread;
 
 /// Longer than any of these files gets: io.stat with a thousand devices.
 const MAX_FILE: usize = 128 << 10;

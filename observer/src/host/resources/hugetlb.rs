@@ -1,7 +1,7 @@
 //! The hugetlb controller: one set of files for each huge page size, with the size in their names.
 
 use super::files::{Files, Limit};
-use crate::model::Hugetlb;
+use crate::model::resources::Hugetlb;
 
 /// v1 or v2.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Block I/O: the formats of v1's blkio.throttle.* and v2's io.stat and io.max.
 
 use super::files::{Limit, ReadError, limit, number};
-use crate::model::{Io, IoLimit};
+use crate::model::resources::{Io, IoLimit};
 
 /// Counted over all devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

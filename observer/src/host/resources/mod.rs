@@ -9,6 +9,8 @@ mod files;
 mod hugetlb;
 mod io;
 mod psi;
+mod rates;
+mod sampler;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -16,12 +18,17 @@ mod v2;
 
 use std::path::PathBuf;
 
+pub use self::{
+    rates::{Rates, Reading},
+    sampler::{Row, SCHEMA, Sample, Sampled, Sampler},
+};
+
 use self::{
     ceilings::Ceilings,
     files::{Files, Limit},
 };
 use super::Hierarchy;
-use crate::model::{Cpu, Memory, MemoryLimit, PidsLimit, Pressure, Resources, Unread};
+use crate::model::resources::{Cpu, Memory, MemoryLimit, PidsLimit, Pressure, Resources, Unread};
 
 /// What to read. Each part costs system calls, and `memory` makes the kernel sum up counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! kernel/sched/psi.c).
 
 use super::files::{Files, ReadError, number};
-use crate::model::{Pressure, Stall, StallTimes};
+use crate::model::resources::{Pressure, Stall, StallTimes};
 
 /// `None` where the kernel keeps none for this cgroup.
 pub(super) fn read(files: &mut Files) -> Option<Pressure> {

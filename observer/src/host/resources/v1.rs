@@ -5,7 +5,10 @@ use super::{
     files::{Files, Limit, ReadError, number},
     io,
 };
-use crate::model::{Cpu, Cpuset, Io, Memory, MemoryEvents, TICK_NS};
+use crate::model::{
+    TICK_NS,
+    resources::{Cpu, Cpuset, Io, Memory, MemoryEvents},
+};
 
 /// Whether memory is limited is asked in two ways: the cgroup's own limit, and what the kernel says binds it.
 pub(super) struct MemoryRead {

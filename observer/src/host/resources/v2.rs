@@ -5,7 +5,7 @@ use super::{
     files::{Files, Limit, ReadError, limit, number},
     io,
 };
-use crate::model::{Cpu, Cpuset, Io, Memory, MemoryEvents, Pids};
+use crate::model::resources::{Cpu, Cpuset, Io, Memory, MemoryEvents, Pids};
 
 pub(super) fn memory(files: &mut Files, details: bool) -> Option<Memory> {
     let mut memory = Memory { usage_bytes: files.number("memory.current"), ..Memory::default() };
