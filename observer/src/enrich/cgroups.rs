@@ -76,7 +76,15 @@ impl Enricher {
         }
         match identify(path) {
             Identity::Container { id: name, runtime } => {
-                let key = self.world.make_container(&name, runtime, now, late);
+                // Two of the same id in one hierarchy, neither in the other, are two: a user may call a cgroup as a container of
+                // the system's is called. The second goes by its path, and no runtime's state is taken for its.
+                let taken = self.world.container_by_id(&name).and_then(|key| self.world.container(Some(key)));
+                let another = taken.is_some_and(|taken| {
+                    let mut here = taken.cgroups.iter().filter(|cgroup| cgroup.hierarchy == hierarchy);
+                    here.any(|cgroup| !is_within(path, &cgroup.path) && !is_within(&cgroup.path, path))
+                });
+                let called = if another { path.trim_start_matches('/') } else { name.as_str() };
+                let key = self.world.make_container(called, runtime, now, late);
                 self.world.begin_again(key);
                 self.world.assign_slot(slot, key);
                 self.world.add_cgroup(key, hierarchy, id, path);
@@ -166,4 +174,9 @@ impl Enricher {
         let container = self.world.containers.get(&key)?;
         container.cgroups.iter().find(|c| c.hierarchy == hierarchy).map(|c| c.path.clone())
     }
+}
+
+/// True for the same path, and for one below it.
+fn is_within(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

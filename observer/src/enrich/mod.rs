@@ -227,15 +227,10 @@ impl Enricher {
         let Some(container) = self.world.containers.get_mut(&key) else { return };
         container.name = facts.name.clone().or(container.name.take());
         container.image = facts.image.clone().or(container.image.take());
-        let runtime = match facts.runtime.as_deref() {
-            Some("docker") => Some(Runtime::Docker),
-            Some("containerd") => Some(Runtime::Containerd),
-            Some("runc") => Some(Runtime::Runc),
-            Some("crun") => Some(Runtime::Crun),
-            _ => None,
-        };
-        if container.runtime == Runtime::Unknown
-            && let Some(runtime) = runtime
+        // A path of the cgroupfs driver only says that Kubernetes made it: what is behind it, the state knows.
+        if matches!(container.runtime, Runtime::Unknown | Runtime::Containerd)
+            && let Some(runtime) = facts.runtime.as_deref().and_then(Runtime::by_name)
+            && !(container.runtime == Runtime::Containerd && matches!(runtime, Runtime::Runc | Runtime::Crun))
         {
             container.runtime = runtime;
         }

@@ -7,7 +7,7 @@ use observer_common::{Kind, flags};
 use super::{Enricher, finding::*, world::CgroupEntry};
 use crate::{
     decode::{Event, Payload, arguments, text},
-    host::Host,
+    host::{Host, RuntimeFacts},
     model::{ContainerKey, NsType, Process, ProcessKey, Runtime, Tuple},
 };
 
@@ -202,7 +202,7 @@ impl Enricher {
             Some(key) => key,
             None => match slot.leaf {
                 Some(leaf) => {
-                    let facts = host.runtime(&leaf);
+                    let facts = host.runtime(&leaf).filter(names_any_cgroup);
                     // A process of the host that entered a container's namespaces makes no container of its job's cgroup.
                     if facts.is_none()
                         && (!self.world.looks_contained(tuple) || self.world.is_visiting(tuple))
@@ -245,7 +245,7 @@ impl Enricher {
         slot: u64,
         leaf: &str,
         now: u64,
-        facts: Option<crate::host::RuntimeFacts>,
+        facts: Option<RuntimeFacts>,
     ) -> ContainerKey {
         const TOGETHER_NS: u64 = 60_000_000_000;
         let (path, made) = match self.world.slots.get(&slot) {
@@ -368,4 +368,10 @@ impl Enricher {
             self.world.drop_if_gone(container);
         }
     }
+}
+
+/// True if a cgroup of any name may be the container's that these facts are of. LXC's and systemd-nspawn's say what they
+/// are; a job's cgroup that happens to be called like such a container is not it.
+pub(super) fn names_any_cgroup(facts: &RuntimeFacts) -> bool {
+    !matches!(facts.runtime.as_deref(), Some("lxc" | "systemd-nspawn"))
 }

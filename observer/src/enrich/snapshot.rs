@@ -9,6 +9,7 @@ use super::{
     Enricher,
     finding::*,
     identity::{Identity, identify},
+    process::names_any_cgroup,
     world::{World, ticks_to_ns},
 };
 use crate::{
@@ -180,7 +181,7 @@ impl Enricher {
             let isolated = oldest
                 .get(&(dir.hierarchy, dir.path.as_str()))
                 .is_some_and(|facts| self.world.looks_contained(&Tuple(facts.inodes)));
-            if !isolated && host.runtime(&leaf).is_none() {
+            if !isolated && host.runtime(&leaf).filter(names_any_cgroup).is_none() {
                 continue;
             }
             // The same path in another hierarchy is the same container; the same name elsewhere is not.

@@ -30,6 +30,7 @@ pub enum Runtime {
     Podman,
     Runc,
     Crun,
+    Buildkit,
     Lxc,
     SystemdNspawn,
     /// Namespaces without a container cgroup: unshare, bubblewrap and the like.
@@ -47,11 +48,28 @@ impl Runtime {
             Runtime::Podman => "podman",
             Runtime::Runc => "runc",
             Runtime::Crun => "crun",
+            Runtime::Buildkit => "buildkit",
             Runtime::Lxc => "lxc",
             Runtime::SystemdNspawn => "systemd-nspawn",
             Runtime::Namespaces => "namespaces",
             Runtime::Unknown => "unknown",
         }
+    }
+
+    /// The runtime that a state file names; `None` for a name that is none of these.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let named = [
+            Runtime::Docker,
+            Runtime::Containerd,
+            Runtime::CriO,
+            Runtime::Podman,
+            Runtime::Runc,
+            Runtime::Crun,
+            Runtime::Buildkit,
+            Runtime::Lxc,
+            Runtime::SystemdNspawn,
+        ];
+        named.into_iter().find(|runtime| runtime.name() == name)
     }
 }
 

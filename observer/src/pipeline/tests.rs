@@ -317,3 +317,45 @@ fn news_that_come_late_do_not_undo_newer_ones() {
     assert_eq!(alerts.len(), 1, "{alerts:#?}");
     assert_eq!(alerts[0].evidence.door.as_deref(), Some("setns"));
 }
+
+/// A user may make a cgroup in their own part of the tree that is called as a container of the system's: what runs there is
+/// not in that container.
+#[test]
+fn a_cgroup_that_only_calls_itself_like_a_container_is_another_one() {
+    const FAKE: u64 = 78;
+    let mut story = Story::begin();
+    story.container_starts();
+    let path = format!("/user.slice/user-1000.slice/user@1000.service/docker-{ID}.scope");
+    let cgroup = Cgroup {
+        hierarchy: 0,
+        level: 4,
+        id: FAKE,
+        parent_id: 3,
+        slot: FAKE,
+        path_len: path.len() as u32,
+        reserved: 0,
+    };
+    let mut h = story.header(Kind::CgroupMkdir, 60, flags::PRIORITY, host_tuple());
+    h.slot = 0;
+    story.recorder.frame(&frame(h, &cgroup, path.as_bytes()));
+    let exec = Exec { old_tid: 201, filename_len: 7, args_len: 0, args_total: 0 };
+    let mut h = story.header(Kind::Exec, 201, flags::JUDGE | flags::PRIORITY, host_tuple());
+    (h.slot, h.cgroup_v2, h.start_ns) = (FAKE, FAKE, 2_000_000_000);
+    story.recorder.frame(&frame(h, &exec, b"/bin/sh"));
+    // Called by its path, which no runtime's state is asked by as if it were the id.
+    story.recorder.answer_runtime(path.trim_start_matches('/'), None);
+    // It joins the real one: out of its own, into another's.
+    let call = Syscall { nr: 308, reserved: 0, ret: 0, args: [3, 0] };
+    let mut h = story.header(Kind::Setns, 201, JOIN | flags::PRIORITY, container_tuple());
+    (h.slot, h.cgroup_v2, h.start_ns) = (FAKE, FAKE, 2_000_000_000);
+    story.recorder.frame(&frame(h, &call, b""));
+    // The container itself goes on as before.
+    story.setns(100, -1, 0, container_tuple());
+    let alerts = story.ends();
+    let container = |alert: &Alert| alert.container.as_ref().expect("a container").clone();
+    let [refused, joined] = alerts.as_slice() else { panic!("{alerts:#?}") };
+    assert_eq!((container(refused).id.as_str(), refused.severity), (ID, Severity::Notice));
+    assert_eq!(container(refused).cgroup_id, Some(CGROUP));
+    assert_eq!(container(joined).id, path.trim_start_matches('/'));
+    assert_eq!(joined.evidence.target_container.as_ref().map(|target| target.id.as_str()), Some(ID));
+}

@@ -165,13 +165,14 @@ impl Ring {
     }
 }
 
-const RUNTIMES: [Runtime; 10] = [
+const RUNTIMES: [Runtime; 11] = [
     Runtime::Docker,
     Runtime::Containerd,
     Runtime::CriO,
     Runtime::Podman,
     Runtime::Runc,
     Runtime::Crun,
+    Runtime::Buildkit,
     Runtime::Lxc,
     Runtime::SystemdNspawn,
     Runtime::Namespaces,
@@ -460,10 +461,11 @@ mod tests {
             Runtime::Podman => 3,
             Runtime::Runc => 4,
             Runtime::Crun => 5,
-            Runtime::Lxc => 6,
-            Runtime::SystemdNspawn => 7,
-            Runtime::Namespaces => 8,
-            Runtime::Unknown => 9,
+            Runtime::Buildkit => 6,
+            Runtime::Lxc => 7,
+            Runtime::SystemdNspawn => 8,
+            Runtime::Namespaces => 9,
+            Runtime::Unknown => 10,
         };
         assert_eq!(RUNTIMES.map(place), std::array::from_fn(|n| n));
     }
