@@ -2,7 +2,7 @@
 
 use super::{ContainerView, Look, Mount, Namespace, Source, sharing};
 use crate::{
-    model::{NsType, Resources},
+    model::{NsType, resources::Resources},
     posture::{self, CapabilitySets, HostMount, Limit, ProcessSeccomp, Subject, Verdict},
 };
 

@@ -17,7 +17,7 @@ pub(crate) mod testing;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CapSet, NamespaceSet, PodRef, Resources};
+use crate::model::{CapSet, NamespaceSet, PodRef, resources::Resources};
 
 pub use collect::collect;
 pub use details::{Mount, environment_names, mounts};

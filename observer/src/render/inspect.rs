@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     inventory::{ContainerView, Look, Mount, Namespace, ProcessView, Security},
-    model::{CapSet, NsType, Resources},
+    model::{CapSet, NsType, resources::Resources},
 };
 
 /// What is shown beside the look.
