@@ -3,9 +3,9 @@
 
 use crate::lab;
 use observer_live::agent::{self, Config};
+use observer_live::cgroup::{self, Cgroup};
 use observer_live::lab::{Lab, installed};
 use observer_live::spec::Spec;
-use observer_live::cgroup::{self, Cgroup};
 use observer_live::{docker, host, pace, rootfs, wait};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -37,7 +37,11 @@ impl Asking<'_> {
         let look = self.json(&["ps"]);
         assert_eq!(look["source"], if self.alone { "scan" } else { "agent" }, "{look}");
         let containers = look["containers"].as_array().expect("containers");
-        containers.iter().find(|c| c["id"] == id).unwrap_or_else(|| panic!("{id} is not listed: {look}")).clone()
+        containers
+            .iter()
+            .find(|c| c["id"] == id)
+            .unwrap_or_else(|| panic!("{id} is not listed: {look}"))
+            .clone()
     }
 
     /// The pids of a container, by `tree`.
@@ -70,13 +74,20 @@ fn rules(audit: &Value, id: &str) -> BTreeSet<String> {
 fn docker_says_the_same() {
     let Some(lab) = lab() else { return };
     let Some(docker) = docker::get(&lab.attacks) else { return };
-    let docker_says = |id: &str, format: &str| rootfs::run(&mut docker.command(&["inspect", "-f", format, id]));
+    let docker_says =
+        |id: &str, format: &str| rootfs::run(&mut docker.command(&["inspect", "-f", format, id]));
     let db = docker.start(&["--name", "observer-test-db"]);
     db.sh("sleep 1000 & sleep 2000 &").ok();
     let shared = format!("--network=container:{}", db.id);
-    let web = docker.start(&["--name", "observer-test-web", &shared, "--memory=32m", "-e", "TOKEN=a-secret-value"]);
+    let web =
+        docker.start(&["--name", "observer-test-web", &shared, "--memory=32m", "-e", "TOKEN=a-secret-value"]);
     rootfs::run(&mut docker.command(&["update", "--memory=8000000", "--memory-swap=8000000", &web.id]));
-    let all = docker.start(&["--pid=host", "--network=host", "--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined"]);
+    let all = docker.start(&[
+        "--pid=host",
+        "--network=host",
+        "--cap-add=SYS_ADMIN",
+        "--security-opt=seccomp=unconfined",
+    ]);
 
     both_ways(&lab, docker, |ask| {
         // ps
@@ -89,7 +100,10 @@ fn docker_says_the_same() {
         let page = 4096;
         let limit = found["resources"]["memory"]["limit_bytes"].as_u64().expect("a limit");
         assert_eq!(limit, 8_000_000 / page * page, "{found}");
-        assert_eq!(found["resources"]["memory"].get("effective_limit").map(|l| &l["bytes"]), Some(&limit.into()));
+        assert_eq!(
+            found["resources"]["memory"].get("effective_limit").map(|l| &l["bytes"]),
+            Some(&limit.into())
+        );
 
         // tree
         for container in [&db, &web] {
@@ -108,9 +122,14 @@ fn docker_says_the_same() {
         // ns
         let net = host::namespace(db.pid, "net").expect("its net namespace");
         let map = ask.json(&["ns", "--type", "net"]);
-        let shared = map.as_array().expect("namespaces").iter().find(|ns| ns["inode"] == net).expect("db's net");
-        let members: Vec<&str> =
-            shared["members"].as_array().expect("members").iter().filter_map(|m| m["container"].as_str()).collect();
+        let shared =
+            map.as_array().expect("namespaces").iter().find(|ns| ns["inode"] == net).expect("db's net");
+        let members: Vec<&str> = shared["members"]
+            .as_array()
+            .expect("members")
+            .iter()
+            .filter_map(|m| m["container"].as_str())
+            .collect();
         assert_eq!(members, [db.id.as_str(), web.id.as_str()], "{shared}");
         let text = ask.text(&["ns", "--type", "net", "--shared"]);
         assert!(text.contains("observer-test-db (3), observer-test-web (1)"), "{text}");
@@ -136,7 +155,9 @@ fn docker_says_the_same() {
         assert!(names.contains(&"TOKEN"), "{names:?}");
         assert!(!page.to_string().contains("a-secret-value"), "a value of the environment is told");
         let text = ask.text(&["inspect", &web.id[..12]]);
-        for part in ["shared with observer-test-db", "limit 7.63MiB (7999488 bytes)", "TOKEN", "mode 2, filter"] {
+        for part in
+            ["shared with observer-test-db", "limit 7.629MiB (7999488 bytes)", "TOKEN", "mode 2, filter"]
+        {
             assert!(text.contains(part), "{part:?} is missing:\n{text}");
         }
         assert!(!text.contains("a-secret-value"), "{text}");
@@ -149,11 +170,18 @@ fn docker_says_the_same() {
         // audit
         let audit = ask.json(&["audit"]);
         let open = rules(&audit, &all.id);
-        for rule in ["posture.capabilities", "posture.host_namespace", "posture.seccomp_off", "posture.memory_unlimited"] {
+        for rule in [
+            "posture.capabilities",
+            "posture.host_namespace",
+            "posture.seccomp_off",
+            "posture.memory_unlimited",
+        ] {
             assert!(open.contains(rule), "{rule}: {open:?}");
         }
         let shut = rules(&audit, &web.id);
-        for rule in ["posture.capabilities", "posture.seccomp_off", "posture.memory_unlimited", "posture.host_mount"] {
+        for rule in
+            ["posture.capabilities", "posture.seccomp_off", "posture.memory_unlimited", "posture.host_mount"]
+        {
             // The tests' own shell is a mount of the host, and no sensitive one.
             assert!(!shut.contains(rule) || rule == "posture.host_mount", "{rule}: {shut:?}");
         }
@@ -191,7 +219,8 @@ fn lsns_says_the_same() {
     let container = lab.container(Spec::new("lsns"));
     let config = Config::new("");
     let page = Asking { config: &config, alone: true }.json(&["inspect", &container.id]);
-    let said = rootfs::run(Command::new("lsns").args(["-n", "-o", "TYPE,NS", "-p"]).arg(container.pid.to_string()));
+    let said =
+        rootfs::run(Command::new("lsns").args(["-n", "-o", "TYPE,NS", "-p"]).arg(container.pid.to_string()));
     let mut compared = 0;
     for line in said.lines() {
         let (kind, inode) = line.trim().split_once(' ').expect("type and inode");
@@ -207,7 +236,8 @@ fn runc_says_the_same() {
     let Some(inside) = lab() else { return };
     let container = inside.container(Spec::new("listed"));
     let id = container.id.clone();
-    let state: Value = serde_json::from_str(&rootfs::run(Command::new("runc").args(["state", &id]))).expect("its state");
+    let state: Value =
+        serde_json::from_str(&rootfs::run(Command::new("runc").args(["state", &id]))).expect("its state");
     let config = Config::new("");
     let ask_all = |ask: Asking<'_>| {
         let found = ask.container(&id);
@@ -239,8 +269,10 @@ fn the_agent_knows_who_left() {
     let is_there = |alone| Asking { config: &config, alone }.pids(&container.id).contains(&left);
     assert!(is_there(false), "{left} is not in the tree by the agent");
     // In its cgroup still, so the scan finds it as well; with the cgroup left, only the agent does.
-    let outside: Vec<Cgroup> =
-        cgroup::hierarchies().iter().map(|(name, _)| Cgroup::make(name, &format!("{}/outside", cgroup::home()))).collect();
+    let outside: Vec<Cgroup> = cgroup::hierarchies()
+        .iter()
+        .map(|(name, _)| Cgroup::make(name, &format!("{}/outside", cgroup::home())))
+        .collect();
     for cgroup in &outside {
         cgroup.adopt(left).expect("move it");
     }
@@ -258,7 +290,8 @@ fn hostile_and_fleeting_processes_are_listed() {
     container.sh("(while :; do (true); done) &").ok();
     let config = Config::new("");
     let ask = Asking { config: &config, alone: true };
-    let seen = wait::until_true(Duration::from_secs(5), || ask.text(&["tree", &container.id]).contains("\\x1b[2Jb"));
+    let seen =
+        wait::until_true(Duration::from_secs(5), || ask.text(&["tree", &container.id]).contains("\\x1b[2Jb"));
     assert!(seen, "{}", ask.text(&["tree", &container.id]));
     for _ in 0..pace::count(10) {
         for args in [&["ps"][..], &["tree"], &["ns"], &["inspect", &container.id], &["audit"]] {
@@ -273,7 +306,8 @@ fn hostile_and_fleeting_processes_are_listed() {
 fn what_is_not_there_is_said_in_one_line() {
     let Some(_lab) = lab() else { return };
     let config = Config::new("");
-    let output = agent::observer(&["--config", config.arg(), "inspect", "no-such-container"]).output().expect("run");
+    let output =
+        agent::observer(&["--config", config.arg(), "inspect", "no-such-container"]).output().expect("run");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let lines: Vec<&str> = said.lines().filter(|line| !line.contains("not known:")).collect();

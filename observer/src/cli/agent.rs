@@ -47,7 +47,10 @@ pub fn membership(mut stream: UnixStream) -> anyhow::Result<Membership> {
     // An agent that hangs up at once may still have said why.
     let sent = stream.write_all(&line);
     line.clear();
-    BufReader::new(stream).take(MAX_ANSWER).read_until(b'\n', &mut line).context("cannot read from the agent")?;
+    BufReader::new(stream)
+        .take(MAX_ANSWER)
+        .read_until(b'\n', &mut line)
+        .context("cannot read from the agent")?;
     if line.is_empty() {
         sent.context("the agent did not take the question")?;
         bail!("the agent has ended");

@@ -67,9 +67,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         None => None,
         Some(what) => Some(match inventory::find(&look, what)? {
             Found::Container(container) => container.id.clone(),
-            Found::Process(process) => {
-                process.container.clone().with_context(|| format!("process {} is in no container", process.pid))?
-            }
+            Found::Process(process) => process
+                .container
+                .clone()
+                .with_context(|| format!("process {} is in no container", process.pid))?,
         }),
     };
     let of: Vec<_> = look

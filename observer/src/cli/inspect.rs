@@ -38,19 +38,24 @@ struct Document<'a> {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted { host_processes: true, programs: true, every_security: true, mounts: true, details: true, resources: true };
+    let wanted = Wanted {
+        host_processes: true,
+        programs: true,
+        every_security: true,
+        mounts: true,
+        details: true,
+        resources: true,
+    };
     let look = look::look(&args.options, global, wanted)?;
     let container = match inventory::find(&look, &args.what)? {
         Found::Container(container) => container,
-        Found::Process(process) => {
-            match process.container.as_deref().and_then(|id| look.container(id)) {
-                Some(container) => container,
-                None => {
-                    look::write(&args.options, process, |surface| render::process(&look, process, surface))?;
-                    return Ok(ExitCode::SUCCESS);
-                }
+        Found::Process(process) => match process.container.as_deref().and_then(|id| look.container(id)) {
+            Some(container) => container,
+            None => {
+                look::write(&args.options, process, |surface| render::process(&look, process, surface))?;
+                return Ok(ExitCode::SUCCESS);
             }
-        }
+        },
     };
     let roots = crate::app::roots(&global.config()?);
     let mut sharing = inventory::sharing(&look);
@@ -72,7 +77,8 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         mounts: container.mounts.as_deref(),
         environment: environment.as_deref(),
     };
-    let page = render::Page { look: &look, container, sharing: &sharing, environment: environment.as_deref() };
+    let page =
+        render::Page { look: &look, container, sharing: &sharing, environment: environment.as_deref() };
     look::write(&args.options, &document, |surface| render::inspect(&page, surface))?;
     look::tell_unread(&look);
     Ok(ExitCode::SUCCESS)

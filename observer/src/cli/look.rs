@@ -104,12 +104,20 @@ pub fn look(options: &Options, global: &Global, wanted: Wanted) -> anyhow::Resul
 pub fn tell_unread(look: &Look) {
     for unread in &look.unread {
         let times = if unread.count > 1 { format!(" ({} times)", unread.count) } else { String::new() };
-        agent::say(&format!("not known: {}: {}{times}", Untrusted(&unread.what, 200), Untrusted(&unread.why, 200)));
+        agent::say(&format!(
+            "not known: {}: {}{times}",
+            Untrusted(&unread.what, 200),
+            Untrusted(&unread.why, 200)
+        ));
     }
 }
 
 /// Writes the text, or the document.
-pub fn write(options: &Options, document: &impl serde::Serialize, text: impl FnOnce(Surface) -> String) -> anyhow::Result<()> {
+pub fn write(
+    options: &Options,
+    document: &impl serde::Serialize,
+    text: impl FnOnce(Surface) -> String,
+) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     if options.json {
         serde_json::to_writer_pretty(&mut stdout, document)?;

@@ -97,7 +97,8 @@ const MAX_LINE: u64 = 4 << 20;
 const BATCH: usize = 64 << 10;
 
 fn follow(mut stream: UnixStream, request: &Subscribe, output: &Output) -> anyhow::Result<ExitCode> {
-    let mut line = serde_json::to_vec(&Request::Subscribe(request.clone())).context("cannot write the request")?;
+    let mut line =
+        serde_json::to_vec(&Request::Subscribe(request.clone())).context("cannot write the request")?;
     line.push(b'\n');
     // An agent that hangs up at once may still have said why.
     let sent = stream.write_all(&line);

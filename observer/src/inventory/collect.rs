@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    CgroupView, ContainerView, HierarchyView, HostView, Look, Membership, ProcessView, SCHEMA, Security, Source,
-    Wanted, details, details::Status, note,
+    CgroupView, ContainerView, HierarchyView, HostView, Look, Membership, ProcessView, SCHEMA, Security,
+    Source, Wanted, details, details::Status, note,
 };
 use crate::{
     host::{
@@ -73,7 +73,8 @@ pub fn collect(
         let id = container.and_then(|at| membership.containers.get(at)).map(|member| member.id.clone());
         processes.push(process(facts, id, &clock));
     }
-    let reader = Reader { proc: &roots.proc, apparmor: has(&host, "apparmor"), selinux: has(&host, "selinux") };
+    let reader =
+        Reader { proc: &roots.proc, apparmor: has(&host, "apparmor"), selinux: has(&host, "selinux") };
     if wanted.programs || wanted.every_security {
         in_parallel(&mut processes, |process| reader.fill(process, wanted));
     }
@@ -168,7 +169,9 @@ fn active_lsm() -> Option<Vec<String>> {
 /// MemTotal of /proc/meminfo; 0 where that cannot be read.
 fn memory_bytes(proc: &Path) -> u64 {
     let text = std::fs::read_to_string(proc.join("meminfo")).unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
     kib.map_or(0, |kib: u64| kib.saturating_mul(1024))
 }
 

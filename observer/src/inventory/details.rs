@@ -63,7 +63,8 @@ impl Status {
                     status.uids = ids.try_into().ok();
                 }
                 "NSpid" => {
-                    status.ns_pids = value.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect();
+                    status.ns_pids =
+                        value.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect();
                 }
                 "Threads" => status.threads = number(),
                 "CapInh" => sets[0] = set(),
@@ -78,8 +79,7 @@ impl Status {
             }
         }
         if let [Some(inheritable), Some(permitted), Some(effective), Some(bounding), Some(ambient)] = sets {
-            status.capabilities =
-                Some(Capabilities { effective, permitted, inheritable, bounding, ambient });
+            status.capabilities = Some(Capabilities { effective, permitted, inheritable, bounding, ambient });
         }
         status
     }
@@ -209,7 +209,9 @@ fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
     while let Some((first, rest)) = bytes.split_first() {
-        let octal = rest.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d)));
+        let octal = rest
+            .get(..3)
+            .filter(|digits| *first == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d)));
         match octal {
             Some(digits) => {
                 let code = digits.iter().fold(0u32, |code, digit| code * 8 + u32::from(digit - b'0'));
@@ -274,7 +276,8 @@ mod tests {
     fn only_names_of_the_environment_are_told() {
         let dir = std::env::temp_dir().join(format!("observer-environ-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("environ"), b"PATH=/bin\0TOKEN=secret=x\0naked-secret\0\0=odd\0PATH=/x\0").unwrap();
+        std::fs::write(dir.join("environ"), b"PATH=/bin\0TOKEN=secret=x\0naked-secret\0\0=odd\0PATH=/x\0")
+            .unwrap();
         assert_eq!(environment_names(&dir).unwrap(), ["PATH", "TOKEN"]);
         std::fs::remove_dir_all(dir).unwrap();
     }

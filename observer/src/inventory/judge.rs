@@ -10,7 +10,10 @@ use crate::{
 pub fn judge(look: &Look) -> Vec<Verdict> {
     let host = posture_host(look);
     let sharing = sharing(look);
-    look.containers.iter().map(|container| posture::judge(&subject(look, container, &sharing), &host)).collect()
+    look.containers
+        .iter()
+        .map(|container| posture::judge(&subject(look, container, &sharing), &host))
+        .collect()
 }
 
 /// What is to be said of the host.
@@ -31,7 +34,8 @@ fn subject(look: &Look, container: &ContainerView, sharing: &[Namespace]) -> Sub
     let resources = container.resources.as_ref();
     let declared = container.details.as_ref().and_then(|details| details.declared.as_ref());
     Subject {
-        declared_privileged: declared.map(|it| it.all_devices && it.masked_paths == 0 && it.readonly_paths == 0),
+        declared_privileged: declared
+            .map(|it| it.all_devices && it.masked_paths == 0 && it.readonly_paths == 0),
         all_devices: declared.map(|it| it.all_devices),
         namespaces: namespaces(look, container, sharing),
         seccomp: seccomp(look, container),
@@ -44,10 +48,9 @@ fn subject(look: &Look, container: &ContainerView, sharing: &[Namespace]) -> Sub
         }),
         no_new_privs: security.and_then(|it| it.no_new_privs),
         uid: security.and_then(|it| it.uids).map(|uids| uids[1]),
-        apparmor: security.and_then(|it| it.apparmor.as_ref()).map(|label| posture::Label {
-            profile: label.profile.clone(),
-            mode: label.mode.clone(),
-        }),
+        apparmor: security
+            .and_then(|it| it.apparmor.as_ref())
+            .map(|label| posture::Label { profile: label.profile.clone(), mode: label.mode.clone() }),
         mounts: container.mounts.as_ref().map(|mounts| {
             let mut found = host_mounts(mounts, &look.host.mounts);
             found.retain(|mount| !is_runtimes_file(mount));
@@ -112,16 +115,13 @@ fn pids_limit(resources: Option<&Resources>) -> Option<Limit> {
 /// What of the host's own tree is mounted in a container. The mount table names a part of a file system (`root`) on a
 /// device; where the host has the same file system mounted tells the host's path to it.
 pub fn host_mounts(mounts: &[Mount], host: &[Mount]) -> Vec<HostMount> {
-    let found = mounts
-        .iter()
-        .filter(|mount| mount.point != "/" && !is_own(mount))
-        .filter_map(|mount| {
-            Some(HostMount {
-                source: host_path(mount, host)?,
-                destination: mount.point.clone(),
-                writable: mount.writable,
-            })
-        });
+    let found = mounts.iter().filter(|mount| mount.point != "/" && !is_own(mount)).filter_map(|mount| {
+        Some(HostMount {
+            source: host_path(mount, host)?,
+            destination: mount.point.clone(),
+            writable: mount.writable,
+        })
+    });
     let mut shown: Vec<HostMount> = Vec::new();
     for mount in found {
         // What the host has mounted below came along with the mount above (`-v /:/host` brings /host/proc): nothing new,
@@ -156,9 +156,9 @@ fn is_runtimes_file(mount: &HostMount) -> bool {
 
 /// A view of the kernel that a runtime mounts afresh in every container, at its usual place.
 fn is_own(mount: &Mount) -> bool {
-    let usual = ["/proc", "/sys", "/dev"]
-        .iter()
-        .any(|place| mount.point.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    let usual = ["/proc", "/sys", "/dev"].iter().any(|place| {
+        mount.point.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
     usual && ["proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts"].contains(&mount.filesystem.as_str())
 }
 
@@ -166,9 +166,7 @@ fn host_path(mount: &Mount, host: &[Mount]) -> Option<String> {
     // The nearest: a bind mount of a directory rather than the whole file system elsewhere.
     host.iter()
         .filter(|known| known.device == mount.device)
-        .filter_map(|known| {
-            Some((known, below(&mount.root, &known.root)?.trim_end_matches('/')))
-        })
+        .filter_map(|known| Some((known, below(&mount.root, &known.root)?.trim_end_matches('/'))))
         .min_by_key(|(known, below)| (below.len(), known.point.len()))
         .map(|(known, below)| {
             let path = format!("{}{below}", known.point.trim_end_matches('/'));

@@ -32,7 +32,13 @@ pub fn process(pid: u32, ppid: u32, container: Option<&str>, namespaces: Namespa
     }
 }
 
-pub fn container(id: &str, name: &str, pid: u32, processes: usize, namespaces: NamespaceSet) -> ContainerView {
+pub fn container(
+    id: &str,
+    name: &str,
+    pid: u32,
+    processes: usize,
+    namespaces: NamespaceSet,
+) -> ContainerView {
     ContainerView {
         id: id.to_owned(),
         name: Some(name.to_owned()),
@@ -95,10 +101,7 @@ pub fn look() -> Look {
             capabilities: Some(CapSet::ALL),
             mounts: Vec::new(),
         },
-        containers: vec![
-            container(DB, "db", 100, 2, db.clone()),
-            container(WEB, "web", 200, 1, web.clone()),
-        ],
+        containers: vec![container(DB, "db", 100, 2, db.clone()), container(WEB, "web", 200, 1, web.clone())],
         processes: vec![
             process(1, 0, None, host),
             process(100, 1, Some(DB), db.clone()),

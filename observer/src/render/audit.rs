@@ -7,10 +7,7 @@ use super::{
     table::{Cell, Column, Surface, Table},
     words,
 };
-use crate::{
-    inventory::ContainerView,
-    posture::Verdict,
-};
+use crate::{inventory::ContainerView, posture::Verdict};
 
 /// What was found of each container, then of the host, then what to do about it: each advice once.
 pub fn audit(of: &[(&ContainerView, &Verdict)], host: &Verdict, surface: Surface) -> String {
@@ -53,7 +50,8 @@ pub fn audit(of: &[(&ContainerView, &Verdict)], host: &Verdict, surface: Surface
 }
 
 fn verdict_lines(verdict: &Verdict, surface: Surface, text: &mut String) {
-    let mut table = Table::new([Column::left("SEVERITY"), Column::left("RULE"), Column::left("REASON").wrap()]);
+    let mut table =
+        Table::new([Column::left("SEVERITY"), Column::left("RULE"), Column::left("REASON").wrap()]);
     for finding in &verdict.findings {
         table.row([
             Cell::severity(finding.severity.name(), finding.severity),

@@ -69,7 +69,8 @@ impl Writer<'_> {
     }
 
     fn table<const N: usize>(&mut self, table: &Table<N>) {
-        let narrower = Surface { width: self.surface.width.map(|width| width.saturating_sub(2)), ..self.surface };
+        let narrower =
+            Surface { width: self.surface.width.map(|width| width.saturating_sub(2)), ..self.surface };
         for line in table.render(narrower).lines() {
             let _ = writeln!(self.text, "  {line}");
         }
@@ -98,11 +99,12 @@ impl Writer<'_> {
 
     fn processes(&mut self) {
         let pids: Vec<&ProcessView> = self.page.look.members(&self.page.container.id).collect();
-        let threads: Vec<u32> =
-            pids.iter().filter_map(|p| p.security.as_ref()?.threads).collect();
+        let threads: Vec<u32> = pids.iter().filter_map(|p| p.security.as_ref()?.threads).collect();
         let about = match (pids.len(), threads.iter().sum::<u32>()) {
             (0, _) => "none is left".to_owned(),
-            (1, threads) if threads <= 1 => "a container is first of all a process of this host: pid, (pid inside)".to_owned(),
+            (1, threads) if threads <= 1 => {
+                "a container is first of all a process of this host: pid, (pid inside)".to_owned()
+            }
             (processes, threads) => format!(
                 "a container is first of all processes of this host, here {processes} with {threads} threads: pid, (pid inside)"
             ),
@@ -184,9 +186,9 @@ impl Writer<'_> {
         let known: Vec<&Mount> = mounts.iter().filter(|mount| worth_knowing(mount)).collect();
         // What came along below another (`-v /:/host`) adds nothing.
         let is_below = |mount: &Mount| {
-            known.iter().any(|above| {
-                mount.point.strip_prefix(&above.point).is_some_and(|rest| rest.starts_with('/'))
-            })
+            known
+                .iter()
+                .any(|above| mount.point.strip_prefix(&above.point).is_some_and(|rest| rest.starts_with('/')))
         };
         let shown: Vec<&Mount> = known.iter().copied().filter(|mount| !is_below(mount)).collect();
         let along = mounts.iter().filter(|mount| mount.point != "/" && is_below(mount)).count();
@@ -203,7 +205,12 @@ impl Writer<'_> {
                 format!("{}[{}]", mount.source, mount.root)
             };
             let access = if mount.writable { Cell::strong("read, write") } else { "read".into() };
-            table.row([cut_ids(&mount.point).into(), cut_ids(&from).into(), (&mount.filesystem).into(), access]);
+            table.row([
+                cut_ids(&mount.point).into(),
+                cut_ids(&from).into(),
+                (&mount.filesystem).into(),
+                access,
+            ]);
         }
         if !table.is_empty() {
             self.table(&table);
@@ -213,17 +220,17 @@ impl Writer<'_> {
         }
         let rest = mounts.len().saturating_sub(shown.len() + along + 1);
         if rest > 0 {
-            self.line("", &format!("and {rest} that every container has (proc, sysfs, devices, tmpfs, cgroup)"));
+            self.line(
+                "",
+                &format!("and {rest} that every container has (proc, sysfs, devices, tmpfs, cgroup)"),
+            );
         }
     }
 
     fn cgroups(&mut self) {
         self.section("Cgroups", "the groups by which the kernel counts and limits what its processes use");
-        let mut table = Table::new([
-            Column::left("HIERARCHY"),
-            Column::right("ID"),
-            Column::left("DIRECTORY").wrap(),
-        ]);
+        let mut table =
+            Table::new([Column::left("HIERARCHY"), Column::right("ID"), Column::left("DIRECTORY").wrap()]);
         for cgroup in &self.page.container.cgroups {
             let controllers = cgroup.controllers.join(",");
             table.row([controllers.into(), cgroup.id.to_string().into(), (&cgroup.directory).into()]);
@@ -275,7 +282,9 @@ impl Writer<'_> {
         if let Some([real, effective, ..]) = security.uids {
             let user = match (effective, security.root_is_uid) {
                 (0, _) => "uid 0: root on the host".to_owned(),
-                (uid, Some(root)) if uid == root => format!("uid {uid} on the host, root in its user namespace"),
+                (uid, Some(root)) if uid == root => {
+                    format!("uid {uid} on the host, root in its user namespace")
+                }
                 (uid, _) => format!("uid {uid}"),
             };
             let user = if real == effective { user } else { format!("{user} (real uid {real})") };
@@ -415,7 +424,8 @@ fn worth_knowing(mount: &Mount) -> bool {
     // A tmpfs that shows a part of one of the host's (a socket in /run) is a bind mount.
     let bound = mount.root != "/" && !mount.point.starts_with("/proc/") && !mount.point.starts_with("/sys/");
     let whole_proc = mount.filesystem == "proc" && mount.root != "/";
-    let devices = mount.point.starts_with("/dev/") && ["tmpfs", "devpts", "devtmpfs"].contains(&mount.filesystem.as_str());
+    let devices = mount.point.starts_with("/dev/")
+        && ["tmpfs", "devpts", "devtmpfs"].contains(&mount.filesystem.as_str());
     !USUAL.contains(&mount.filesystem.as_str()) || (bound && !whole_proc && !devices)
 }
 
@@ -470,7 +480,9 @@ fn resource_lines(resources: &Resources, look: &Look) -> Vec<(&'static str, Stri
         }
         lines.push(("memory", parts.join(", ")));
         if let Some(swap) = memory.swap_usage_bytes {
-            let limit = memory.swap_limit_bytes.map_or("no limit".to_owned(), |it| format!("limit {}", words::bytes(it)));
+            let limit = memory
+                .swap_limit_bytes
+                .map_or("no limit".to_owned(), |it| format!("limit {}", words::bytes(it)));
             lines.push(("swap", format!("{} used, {limit}", words::bytes(swap))));
         }
     }
@@ -481,7 +493,8 @@ fn resource_lines(resources: &Resources, look: &Look) -> Vec<(&'static str, Stri
             (None, Some(max)) => format!("limit {}, set at {}", max.max, max.path),
             (None, None) => "no limit".to_owned(),
         };
-        let refused = pids.events_max.filter(|n| *n > 0).map(|n| format!(", {n} forks refused")).unwrap_or_default();
+        let refused =
+            pids.events_max.filter(|n| *n > 0).map(|n| format!(", {n} forks refused")).unwrap_or_default();
         let tasks = if pids.current == Some(1) { "task" } else { "tasks" };
         lines.push(("pids", format!("{used} {tasks}, {limit}{refused}")));
     }
@@ -498,7 +511,8 @@ fn resource_lines(resources: &Resources, look: &Look) -> Vec<(&'static str, Stri
     for hugetlb in &resources.hugetlb {
         let used = hugetlb.usage_bytes.unwrap_or(0);
         if used > 0 || hugetlb.limit_bytes.is_some() {
-            let limit = hugetlb.limit_bytes.map_or("no limit".to_owned(), |it| format!("limit {}", words::bytes(it)));
+            let limit =
+                hugetlb.limit_bytes.map_or("no limit".to_owned(), |it| format!("limit {}", words::bytes(it)));
             let size = words::bytes(hugetlb.page_size_bytes);
             lines.push(("hugetlb", format!("{} of {size} pages, {limit}", words::bytes(used))));
         }

@@ -31,7 +31,8 @@ pub fn ps(look: &Look, risks_of: &[Vec<Risk<'_>>], surface: Surface) -> String {
     for (at, container) in look.containers.iter().enumerate() {
         let security = container.security.as_ref();
         let seccomp = security.map(|it| words::seccomp(it.seccomp_mode, it.seccomp_filters));
-        let capabilities = security.and_then(|it| it.capabilities).map(|it| words::capabilities(it.permitted));
+        let capabilities =
+            security.and_then(|it| it.capabilities).map(|it| words::capabilities(it.permitted));
         table.row([
             Cell::faint(words::short_id(&container.id)),
             Cell::strong(name(container)),

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use crate::{
     host::resources::Sampled,
     model::resources::{Memory, Stall},
-    render::{NAME, SHORT_ID, Untrusted},
+    render::{NAME, SHORT_ID, Untrusted, words},
 };
 
 /// A column.
@@ -231,29 +231,6 @@ fn count(value: Option<u64>) -> String {
     value.map_or(NONE.to_owned(), |value| value.to_string())
 }
 
-/// Four digits that matter, as the docker CLI has it: `7.629MiB`.
 pub(super) fn size(bytes: Option<u64>) -> String {
-    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let Some(bytes) = bytes else { return NONE.to_owned() };
-    let (mut value, mut units) = (bytes as f64, UNITS.iter());
-    let mut unit = units.next().copied().unwrap_or_default();
-    // What would be rounded up to 1024 is 1 of the next.
-    while value >= 1023.5
-        && let Some(next) = units.next()
-    {
-        value /= 1024.0;
-        unit = next;
-    }
-    let decimals = if value >= 1000.0 {
-        0
-    } else if value >= 100.0 {
-        1
-    } else if value >= 10.0 {
-        2
-    } else {
-        3
-    };
-    let text = format!("{value:.decimals$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{unit}")
+    bytes.map_or(NONE.to_owned(), words::bytes)
 }
