@@ -10,6 +10,8 @@ use observer_live::lab::Lab;
 
 #[path = "live/cgroups.rs"]
 mod cgroups;
+#[path = "live/crowd.rs"]
+mod crowd;
 #[path = "live/drift.rs"]
 mod drift;
 #[path = "live/entered.rs"]
