@@ -243,3 +243,45 @@ fn end_on_signal(sender: Sender<Message>) -> anyhow::Result<()> {
     })?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals() {
+        for (text, seconds) in [
+            ("2", Some(2.0)),
+            ("0.1", Some(0.1)),
+            ("3600", Some(3600.0)),
+            ("0", None),
+            ("-1", None),
+            ("0.09", None),
+            ("3601", None),
+            ("NaN", None),
+            ("inf", None),
+            ("2s", None),
+            ("", None),
+        ] {
+            assert_eq!(interval(text).ok(), seconds, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_beat_is_steady_and_does_not_catch_up() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        assert_eq!(following(now, second), now + second);
+        let late = now.checked_sub(Duration::from_secs(60)).expect("up for a minute");
+        assert!(following(late, second) >= now + second);
+    }
+
+    #[test]
+    fn waiting_ends_with_time_a_message_or_the_last_sender() {
+        let (sender, messages) = mpsc::channel();
+        assert!(wait(&messages, Instant::now()).is_none());
+        sender.send(Message::Redraw).expect("a receiver");
+        assert!(matches!(wait(&messages, Instant::now() + Duration::from_secs(60)), Some(Message::Redraw)));
+        drop(sender);
+        assert!(matches!(wait(&messages, Instant::now() + Duration::from_secs(60)), Some(Message::End)));
+    }
+}

@@ -61,12 +61,12 @@ impl Column {
             Column::Id => "ID",
             Column::Runtime => "RUNTIME",
             Column::Cpu => "CPU %",
-            Column::Throttled => "THROTTLED %",
+            Column::Throttled => "THROT %",
             Column::Memory => "MEM USAGE / LIMIT",
             Column::MemoryPercent => "MEM %",
             Column::Pids => "PIDS / MAX",
             Column::Io => "IO R / W PER S",
-            Column::OomKills => "OOM KILLS",
+            Column::OomKills => "OOM",
             Column::Pressure => "PRESSURE C/M/I",
         }
     }
@@ -74,16 +74,16 @@ impl Column {
     /// Columns of the terminal; the name takes what is left.
     pub(super) fn width(self) -> u16 {
         match self {
-            Column::Name => 16,
-            Column::Id => 12,
+            Column::Name => 15,
+            Column::Id => 13,
             Column::Runtime => 14,
             Column::Cpu => 8,
-            Column::Throttled => 12,
-            Column::Memory => 21,
-            Column::MemoryPercent => 8,
-            Column::Pids => 13,
-            Column::Io => 21,
-            Column::OomKills => 10,
+            Column::Throttled => 8,
+            Column::Memory => 19,
+            Column::MemoryPercent => 7,
+            Column::Pids => 12,
+            Column::Io => 19,
+            Column::OomKills => 5,
             Column::Pressure => 17,
         }
     }
