@@ -58,9 +58,30 @@ fn kernel_programs(workspace: &Path) -> Result<(), String> {
         std::process::exit(1);
     }
     let object = target_dir.join(bpf_toolchain::bpf_target()).join("release/observer-bpf");
-    fs::copy(&object, out_dir.join("observer.bpf.o"))
-        .map_err(|error| format!("{}: {error}", object.display()))?;
-    Ok(())
+    let failed = |what: &dyn std::fmt::Display| format!("{}: {what}", object.display());
+    let bytes = fs::read(&object).map_err(|error| failed(&error))?;
+    let stripped = without_debug(&bytes).map_err(|error| failed(&error))?;
+    fs::write(out_dir.join("observer.bpf.o"), stripped).map_err(|error| failed(&error))
+}
+
+/// The object without DWARF: the linker needed it to make BTF, the kernel takes only that, and it is four fifths of the
+/// file, which the agent would carry in memory for good.
+fn without_debug(object: &[u8]) -> object::build::Result<Vec<u8>> {
+    let mut builder = object::build::elf::Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name = section.name.to_vec();
+        let name = name.strip_prefix(b".rel").unwrap_or(&name);
+        section.delete |= name.starts_with(b".debug_");
+    }
+    // LLVM keeps names of sections and of symbols in one table, which the writer does not.
+    let names = builder.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = object::build::elf::SectionData::SectionString;
+    builder.delete_orphans();
+    let mut out = Vec::new();
+    builder.write(&mut out)?;
+    Ok(out)
 }
 
 /// The top of the calling cargo's target directory, which cargo marks for backup programs to leave out.

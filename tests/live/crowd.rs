@@ -74,14 +74,19 @@ fn three_hundred_containers_are_listed_at_once() {
     for way in [&[][..], &["--no-agent"]] {
         for (verb, bound) in [("ps", 300), ("ns", 500)] {
             let (took, text) = timed(&config, &[&[verb], way].concat());
-            pace::assert_within(&format!("{verb} {way:?} of {count} containers"), took, Duration::from_millis(bound));
+            pace::assert_within(
+                &format!("{verb} {way:?} of {count} containers"),
+                took,
+                Duration::from_millis(bound),
+            );
             assert!(text.lines().count() > count as usize, "{verb}: {} lines", text.lines().count());
         }
     }
     let (took, text) = timed(&config, &["tree"]);
     println!("tree of {count} containers: {took:?}");
     assert_eq!(text.matches("sleep 1000").count(), (count * (PROCESSES - 1)) as usize);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("the agent's status");
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("the agent's status");
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
     let kib: u64 = resident.and_then(|kib| kib.trim().parse().ok()).expect("VmRSS");
     println!("the agent's memory with {count} containers: {kib} KiB");

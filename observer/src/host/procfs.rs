@@ -1,17 +1,14 @@
 //! /proc.
 
-use std::{
-    fs,
-    io::Read,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
-    path::Path,
-};
+use std::{fs, io::Read, mem::MaybeUninit, os::unix::fs::MetadataExt, path::Path};
 
 use observer_common::{Host, Inodes, MAX_ARGS, NAMESPACE_NAMES, NAMESPACES, NS_MNT, NS_PID, Root};
 use procfs::{
     FromRead,
     process::{Process, Stat},
 };
+
+use rustix::fs::{Mode, OFlags};
 
 use super::ProcFacts;
 
@@ -25,16 +22,19 @@ pub fn scan(proc: &Path) -> std::io::Result<Vec<ProcFacts>> {
         let Ok(entry) = entry else { continue };
         pids.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
-    Ok(scan_some(proc, pids))
+    Ok(scan_some(proc, pids, true))
 }
 
-/// The same of these processes.
-pub fn scan_some(proc: &Path, pids: Vec<u32>) -> Vec<ProcFacts> {
+/// The same of these processes; without namespaces, cgroups and inner pids if not `whole`.
+pub fn scan_some(proc: &Path, pids: Vec<u32>, whole: bool) -> Vec<ProcFacts> {
     let own_pid_ns = namespaces(&proc.join("self"))[NS_PID];
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     let part = pids.len().div_ceil(threads).max(1);
     let read_all = |part: &[u32]| -> Vec<ProcFacts> {
-        part.iter().filter_map(|pid| read(&proc.join(pid.to_string()), *pid, own_pid_ns)).collect()
+        let mut buffer = Vec::new();
+        part.iter()
+            .filter_map(|pid| read(&proc.join(pid.to_string()), *pid, own_pid_ns, whole, &mut buffer))
+            .collect()
     };
     let mut found: Vec<ProcFacts> = std::thread::scope(|scope| {
         let others: Vec<_> =
@@ -50,21 +50,50 @@ pub fn scan_some(proc: &Path, pids: Vec<u32>) -> Vec<ProcFacts> {
     found
 }
 
-fn read(dir: &Path, pid: u32, own_pid_ns: u32) -> Option<ProcFacts> {
-    let stat = Stat::from_file(dir.join("stat")).ok()?;
+/// Reads what the kernel writes in one go with one read, and one more that finds the end: `fs::read` asks for the size
+/// first, which /proc does not tell, and then begins with 32 bytes. For thousands of processes that counts.
+fn read_file<'a>(path: &Path, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    const FIRST: usize = 8 << 10;
+    const MOST: usize = 1 << 20;
+    let mut file = fs::File::open(path).ok()?;
+    let mut filled = 0;
+    loop {
+        if buffer.len() - filled < FIRST {
+            buffer.resize(filled + FIRST, 0);
+        }
+        match file.read(buffer.get_mut(filled..)?) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+        if filled > MOST {
+            break;
+        }
+    }
+    buffer.get(..filled)
+}
+
+fn stat_of(dir: &Path, buffer: &mut Vec<u8>) -> Option<Stat> {
+    Stat::from_read(read_file(&dir.join("stat"), buffer)?).ok()
+}
+
+fn read(dir: &Path, pid: u32, own_pid_ns: u32, whole: bool, buffer: &mut Vec<u8>) -> Option<ProcFacts> {
+    let stat = stat_of(dir, buffer)?;
     if stat.state == 'Z' || stat.state == 'X' {
         // Its namespaces are gone, and v1 shows the root for its cgroups.
         return None;
     }
     let kernel_thread = stat.flags & PF_KTHREAD != 0;
-    let inodes = if kernel_thread { [0; NAMESPACES] } else { namespaces(dir) };
+    let whole = whole && !kernel_thread;
+    let inodes = if whole { namespaces(dir) } else { [0; NAMESPACES] };
     // The status file is the costliest to read, and needed only where the pid in the process's own namespace differs;
     // the directory's owner is the effective user.
-    let (uid, gid, ns_pid) = if kernel_thread || inodes[NS_PID] == own_pid_ns {
+    let (uid, gid, ns_pid) = if !whole || inodes[NS_PID] == own_pid_ns {
         let meta = fs::metadata(dir).ok()?;
         (meta.uid(), meta.gid(), pid)
     } else {
-        ids(dir, pid)
+        ids(dir, pid, buffer)
     };
     Some(ProcFacts {
         pid,
@@ -77,14 +106,14 @@ fn read(dir: &Path, pid: u32, own_pid_ns: u32) -> Option<ProcFacts> {
         gid,
         ns_pid,
         inodes,
-        cgroups: if kernel_thread { Vec::new() } else { cgroups(dir) },
+        cgroups: if whole { cgroups(dir, buffer) } else { Vec::new() },
         kernel_thread,
     })
 }
 
 /// Effective ids and the pid in the innermost namespace, of /proc/PID/status.
-fn ids(dir: &Path, pid: u32) -> (u32, u32, u32) {
-    let text = fs::read(dir.join("status")).unwrap_or_default();
+fn ids(dir: &Path, pid: u32, buffer: &mut Vec<u8>) -> (u32, u32, u32) {
+    let text = read_file(&dir.join("status"), buffer).unwrap_or_default();
     let (mut uid, mut gid, mut ns_pid) = (0, 0, pid);
     for line in text.split(|b| *b == b'\n') {
         let Ok(line) = std::str::from_utf8(line) else { continue };
@@ -125,10 +154,13 @@ pub fn own(proc: &Path) -> std::io::Result<Host> {
 /// The tuple of /proc/PID/ns, zeros where it may not be read (or does not exist on this kernel).
 fn namespaces(dir: &Path) -> Inodes {
     let mut inodes = [0; NAMESPACES];
-    let ns = dir.join("ns");
+    // The way there is found once for all ten.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(ns) = rustix::fs::open(dir.join("ns"), flags, Mode::empty()) else { return inodes };
+    let mut buffer = [MaybeUninit::uninit(); 64];
     for (inode, name) in inodes.iter_mut().zip(NAMESPACE_NAMES) {
-        if let Ok(link) = fs::read_link(ns.join(name)) {
-            *inode = inode_of_link(link.as_os_str().as_bytes()).unwrap_or(0);
+        if let Ok((link, _)) = rustix::fs::readlinkat_raw(&ns, name, &mut buffer) {
+            *inode = inode_of_link(link).unwrap_or(0);
         }
     }
     inodes
@@ -141,8 +173,8 @@ fn inode_of_link(link: &[u8]) -> Option<u32> {
 }
 
 /// /proc/PID/cgroup: `hierarchy:controllers:path` lines.
-fn cgroups(dir: &Path) -> Vec<(u32, String)> {
-    let bytes = fs::read(dir.join("cgroup")).unwrap_or_default();
+fn cgroups(dir: &Path, buffer: &mut Vec<u8>) -> Vec<(u32, String)> {
+    let bytes = read_file(&dir.join("cgroup"), buffer).unwrap_or_default();
     bytes
         .split(|b| *b == b'\n')
         .filter_map(|line| {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    CgroupView, ContainerView, HierarchyView, HostView, Look, Membership, ProcessView, SCHEMA, Security,
-    Source, Wanted, details, details::Status, note,
+    CgroupView, ContainerView, HierarchyView, HostView, Look, Member, MemberCgroup, Membership, ProcessView,
+    SCHEMA, Security, Source, Unread, Wanted, details, details::Status, note,
 };
 use crate::{
     host::{
@@ -29,7 +29,11 @@ pub fn collect(
     let scanned = match scanned {
         Some(scanned) => scanned,
         None if wanted.host_processes => host::scan(&roots.proc)?,
-        None => host::scan_some(&roots.proc, membership.processes.iter().map(|(pid, ..)| *pid).collect()),
+        None => {
+            let pids = membership.processes.iter().map(|(pid, ..)| *pid).collect();
+            // Whose they are is known already, and so what they are needs not be read.
+            host::scan_some(&roots.proc, pids, wanted.programs || wanted.every_security)
+        }
     };
     let clock = Clock::now();
     let now = Clock::boot_ns();
@@ -67,7 +71,8 @@ pub fn collect(
             members.entry(at).or_default().push(processes.len());
         }
         // That of pid 1 is told elsewhere: it decides what the host's are.
-        if !Tuple(facts.inodes).is_known() && !facts.kernel_thread && facts.pid != 1 {
+        if wanted.host_processes && !Tuple(facts.inodes).is_known() && !facts.kernel_thread && facts.pid != 1
+        {
             note(&mut unread, "namespaces of processes", "/proc/PID/ns may not be read");
         }
         let id = container.and_then(|at| membership.containers.get(at)).map(|member| member.id.clone());
@@ -78,65 +83,38 @@ pub fn collect(
     if wanted.programs || wanted.every_security {
         in_parallel(&mut processes, |process| reader.fill(process, wanted));
     }
+    let asked: Vec<Asked<'_>> = membership
+        .containers
+        .into_iter()
+        .enumerate()
+        .map(|(at, member)| {
+            let own = members.remove(&at).unwrap_or_default();
+            let first = first_process(&own, &processes, &member, &host).and_then(|at| processes.get(at));
+            Asked { member, processes: own.len(), first }
+        })
+        .collect();
+    let part = asked.len().div_ceil(threads()).max(1);
+    let mut parts = Vec::new();
+    let mut rest = asked;
+    while !rest.is_empty() {
+        let further = rest.split_off(part.min(rest.len()));
+        parts.push(std::mem::replace(&mut rest, further));
+    }
+    let viewer = Viewer { reader: &reader, roots, hierarchies, wanted, now };
+    let viewed: Vec<_> = std::thread::scope(|scope| {
+        let others: Vec<_> = parts.into_iter().map(|part| scope.spawn(|| viewer.view(part))).collect();
+        // A panic there is a panic here.
+        others
+            .into_iter()
+            .map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
     let mut containers: Vec<(u64, ContainerView)> = Vec::new();
-    let mut resources = resources::Reader::new(hierarchies);
-    for (at, member) in membership.containers.into_iter().enumerate() {
-        let own = members.remove(&at).unwrap_or_default();
-        let first = first_process(&own, &processes, &member.namespaces, &host);
-        let first = first.and_then(|at| processes.get(at));
-        let security = first.and_then(|first| match &first.security {
-            Some(security) => Some(security.clone()),
-            None => reader.security(first.pid),
-        });
-        let paths: Vec<(u32, String)> =
-            member.cgroups.iter().map(|cgroup| (cgroup.hierarchy, cgroup.path.clone())).collect();
-        let resources = (wanted.resources && !paths.is_empty()).then(|| {
-            let parts = if wanted.details { Parts::ALL } else { Parts::LIST };
-            let (resources, missing) = resources.read(&paths, parts);
-            missing.iter().for_each(|it| note(&mut unread, &it.what, &it.why));
-            resources
-        });
-        let directory = |hierarchy: u32, path: &str| {
-            let hierarchy = hierarchies.iter().find(|known| known.id == hierarchy);
-            hierarchy.map(|h| format!("{}{path}", h.mount.display())).unwrap_or_default()
-        };
-        let mounts = first.filter(|_| wanted.mounts).and_then(|first| {
-            let read = details::mounts(&roots.proc.join(first.pid.to_string()));
-            read.inspect_err(|error| note(&mut unread, "mount tables", &error.to_string())).ok()
-        });
-        let start_ns = first.map(|first| first.start_ticks.saturating_mul(TICK_NS));
-        let view = ContainerView {
-            details: wanted.details.then(|| host::runtime_details(roots, &member.id)).flatten(),
-            id: member.id,
-            name: member.name,
-            image: member.image,
-            runtime: member.runtime,
-            pod: member.pod,
-            pid: first.map(|first| first.pid),
-            started: first.map(|first| first.started.clone()),
-            age_seconds: start_ns.map(|start| now.saturating_sub(start) / 1_000_000_000),
-            processes: own.len(),
-            namespaces: member.namespaces,
-            cgroups: member
-                .cgroups
-                .into_iter()
-                .map(|cgroup| CgroupView {
-                    controllers: hierarchies
-                        .iter()
-                        .find(|known| known.id == cgroup.hierarchy)
-                        .map(controllers)
-                        .unwrap_or_default(),
-                    directory: directory(cgroup.hierarchy, &cgroup.path),
-                    hierarchy: cgroup.hierarchy,
-                    id: cgroup.id,
-                    path: cgroup.path,
-                })
-                .collect(),
-            resources,
-            security,
-            mounts,
-        };
-        containers.push((start_ns.unwrap_or(u64::MAX), view));
+    for (views, missing) in viewed {
+        containers.extend(views);
+        for it in missing {
+            (0..it.count).for_each(|_| note(&mut unread, &it.what, &it.why));
+        }
     }
     containers.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.id.cmp(&other.id)));
     Ok(Look {
@@ -149,6 +127,93 @@ pub fn collect(
         processes,
         unread,
     })
+}
+
+/// A container that is to be looked at.
+struct Asked<'a> {
+    member: Member,
+    processes: usize,
+    first: Option<&'a ProcessView>,
+}
+
+/// Looks at containers.
+struct Viewer<'a> {
+    reader: &'a Reader<'a>,
+    roots: &'a Roots,
+    hierarchies: &'a [Hierarchy],
+    wanted: Wanted,
+    now: u64,
+}
+
+impl Viewer<'_> {
+    fn view(&self, asked: Vec<Asked<'_>>) -> (Vec<(u64, ContainerView)>, Vec<Unread>) {
+        let mut resources = resources::Reader::new(self.hierarchies);
+        let mut unread = Vec::new();
+        let views = asked.into_iter().map(|asked| self.one(asked, &mut resources, &mut unread)).collect();
+        (views, unread)
+    }
+
+    fn one(
+        &self,
+        Asked { member, processes, first }: Asked<'_>,
+        resources: &mut resources::Reader,
+        unread: &mut Vec<Unread>,
+    ) -> (u64, ContainerView) {
+        let wanted = self.wanted;
+        let security = first.and_then(|first| match &first.security {
+            Some(security) => Some(security.clone()),
+            None => self.reader.security(first.pid),
+        });
+        let paths: Vec<(u32, String)> =
+            member.cgroups.iter().map(|cgroup| (cgroup.hierarchy, cgroup.path.clone())).collect();
+        let resources = (wanted.resources && !paths.is_empty()).then(|| {
+            let parts = if wanted.details { Parts::ALL } else { Parts::LIST };
+            let (resources, missing) = resources.read(&paths, parts);
+            missing.iter().for_each(|it| note(unread, &it.what, &it.why));
+            resources
+        });
+        let mounts = first.filter(|_| wanted.mounts).and_then(|first| {
+            let read = details::mounts(&self.roots.proc.join(first.pid.to_string()));
+            // One that is gone by now has no mounts.
+            let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+            read.inspect_err(|error| {
+                if !gone(error) {
+                    note(unread, "mount tables", &error.to_string());
+                }
+            })
+            .ok()
+        });
+        let start_ns = first.map(|first| first.start_ticks.saturating_mul(TICK_NS));
+        let view = ContainerView {
+            details: wanted.details.then(|| host::runtime_details(self.roots, &member.id)).flatten(),
+            id: member.id,
+            name: member.name,
+            image: member.image,
+            runtime: member.runtime,
+            pod: member.pod,
+            pid: first.map(|first| first.pid),
+            started: first.map(|first| first.started.clone()),
+            age_seconds: start_ns.map(|start| self.now.saturating_sub(start) / 1_000_000_000),
+            processes,
+            namespaces: member.namespaces,
+            cgroups: member.cgroups.into_iter().map(|cgroup| self.cgroup(cgroup)).collect(),
+            resources,
+            security,
+            mounts,
+        };
+        (start_ns.unwrap_or(u64::MAX), view)
+    }
+
+    fn cgroup(&self, cgroup: MemberCgroup) -> CgroupView {
+        let hierarchy = self.hierarchies.iter().find(|known| known.id == cgroup.hierarchy);
+        CgroupView {
+            controllers: hierarchy.map(controllers).unwrap_or_default(),
+            directory: hierarchy.map(|h| format!("{}{}", h.mount.display(), cgroup.path)).unwrap_or_default(),
+            hierarchy: cgroup.hierarchy,
+            id: cgroup.id,
+            path: cgroup.path,
+        }
+    }
 }
 
 fn has(host: &HostView, lsm: &str) -> bool {
@@ -206,21 +271,22 @@ fn process(facts: ProcFacts, container: Option<String>, clock: &Clock) -> Proces
     }
 }
 
-/// The init of the container's own pid namespace, else the one that started first.
+/// The one that the membership names, if it is still there; else the init of the container's own pid namespace, else the
+/// one that started first.
 fn first_process(
     own: &[usize],
     processes: &[ProcessView],
-    expected: &crate::model::NamespaceSet,
+    member: &Member,
     host: &HostView,
 ) -> Option<usize> {
-    let pid_ns = expected.get(NsType::PID.name());
+    let of = |at: &&usize| processes.get(**at);
+    let pid_ns = member.namespaces.get(NsType::PID.name());
     let has_own = pid_ns.is_some() && pid_ns != host.namespaces.get(NsType::PID.name());
-    let inside = |at: &&usize| {
-        let process = processes.get(**at);
-        process.is_some_and(|process| process.namespaces.get(NsType::PID.name()) == pid_ns)
-    };
+    let named = |at: &&usize| of(at).is_some_and(|process| Some(process.pid) == member.first_pid);
+    let inside = |at: &&usize| of(at).is_some_and(|p| p.namespaces.get(NsType::PID.name()) == pid_ns);
     // They are by start, and nothing in a pid namespace is older than its init.
-    own.iter().find(|at| !has_own || inside(at)).or(own.first()).copied()
+    let by_namespace = || own.iter().find(|at| !has_own || inside(at));
+    own.iter().find(named).or_else(by_namespace).or(own.first()).copied()
 }
 
 struct Reader<'a> {
@@ -258,10 +324,13 @@ impl Reader<'_> {
     }
 }
 
-/// By as many threads as there are CPUs, within reason.
+/// As many as there are CPUs, within reason.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(4)
+}
+
 fn in_parallel<T: Send>(items: &mut [T], work: impl Fn(&mut T) + Sync) {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-    let part = items.len().div_ceil(threads).max(1);
+    let part = items.len().div_ceil(threads()).max(1);
     std::thread::scope(|scope| {
         for part in items.chunks_mut(part) {
             let work = &work;

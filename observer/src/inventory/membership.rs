@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     enrich::{Enricher, HostRecord, Snapshot, World, inherits},
     host::{self, CgroupDir, Hierarchy, LiveHost, ProcFacts, Roots},
-    model::{Clock, NamespaceSet, PodRef, Tuple},
+    model::{Clock, NamespaceSet, NsType, PodRef, Tuple},
 };
 
 /// The answer.
@@ -32,6 +32,8 @@ pub struct Member {
     /// What its processes are held against; empty while it is not known.
     pub namespaces: NamespaceSet,
     pub cgroups: Vec<MemberCgroup>,
+    /// The init of its own pid namespace, else the process that started first.
+    pub first_pid: Option<u32>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,6 +57,7 @@ pub fn of_world(world: &World, node: &str) -> Membership {
             runtime: container.runtime.name().to_owned(),
             pod: shown.and_then(|shown| shown.pod),
             namespaces: container.baseline.map(|tuple| tuple.to_set()).unwrap_or_default(),
+            first_pid: None,
             cgroups: container
                 .cgroups
                 .iter()
@@ -74,6 +77,22 @@ pub fn of_world(world: &World, node: &str) -> Membership {
         })
         .collect();
     processes.sort_unstable();
+    let mut first: Vec<Option<(bool, u64, u32)>> = vec![None; containers.len()];
+    for (pid, start, at) in &processes {
+        let Some(process) = world.processes.get(pid) else { continue };
+        let baseline = process.container.and_then(|key| world.container(Some(key))?.baseline);
+        let is_init = process.ns_pid == 1
+            && baseline.is_some_and(|own| own.get(NsType::PID) == process.tuple.get(NsType::PID));
+        let rank = (!is_init, *start, *pid);
+        if let Some(best) = first.get_mut(*at)
+            && best.is_none_or(|best| rank < best)
+        {
+            *best = Some(rank);
+        }
+    }
+    for (container, first) in containers.iter_mut().zip(first) {
+        container.first_pid = first.map(|(.., pid)| pid);
+    }
     Membership { node: node.to_owned(), host: world.host_tuple.to_set(), containers, processes }
 }
 
