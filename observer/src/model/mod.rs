@@ -10,10 +10,10 @@ mod process;
 mod time;
 
 pub use alert::{
-    Alert, AlertState, Attribution, ContainerRef, Evidence, NamespaceView, PodRef, ProcessRef,
+    Alert, AlertState, Attribution, ContainerRef, Evidence, MetadataMark, NamespaceView, PodRef, ProcessRef,
     SCHEMA as ALERT_SCHEMA,
 };
-pub use container::{CgroupPath, Container, ContainerKey, Pod, Runtime};
+pub use container::{CgroupPath, Container, ContainerKey, Metadata, Pod, Runtime, short};
 pub use declared::{
     Declared, DeclaredCapabilities, DeclaredIdMap, DeclaredLimits, DeclaredMount, DeclaredSeccomp,
     DeclaredSource, NamespaceSource,
