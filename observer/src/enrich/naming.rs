@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Enricher {
-    /// Fills in what a runtime's state says, until it is known.
+    /// Fills in what a runtime's state says, until all of it is known.
     pub(super) fn name_container(&mut self, key: ContainerKey, host: &mut dyn Host) {
         let Some(container) = self.world.containers.get(&key) else { return };
         if container.metadata == Metadata::Known || container.runtime == Runtime::Namespaces {
@@ -34,16 +34,25 @@ impl Enricher {
         container.image = facts.image.clone().or(container.image.take());
         container.runtime = better(container.runtime, facts);
         container.pod = pod(facts).or(container.pod.take());
-        if container.metadata != Metadata::Known && is_whole(container.runtime, facts) {
-            container.metadata = Metadata::Known;
+        let metadata = found(container.runtime, facts, container.metadata);
+        if metadata != container.metadata {
+            container.metadata = metadata;
             self.named += 1;
         }
     }
 }
 
-/// True if these facts are all that is to come: a name, except where containers have none.
-fn is_whole(runtime: Runtime, facts: &RuntimeFacts) -> bool {
-    facts.name.is_some() || matches!(runtime, Runtime::Runc | Runtime::Crun)
+/// How much these facts are. All have a name, except of runtimes without names. Docker, containerd, podman and CRI-O write
+/// what they call a container before they have it created by runc or crun: once that has a process, there is no more
+/// to come.
+fn found(runtime: Runtime, facts: &RuntimeFacts, before: Metadata) -> Metadata {
+    if before == Metadata::Known || facts.name.is_some() || matches!(runtime, Runtime::Runc | Runtime::Crun) {
+        Metadata::Known
+    } else if before == Metadata::Awaited && facts.init_pid.is_some() {
+        Metadata::Partial
+    } else {
+        before
+    }
 }
 
 /// The runtime, when its state is known. A path of the cgroupfs driver only says that Kubernetes made it, and what is
@@ -66,16 +75,16 @@ fn pod(facts: &RuntimeFacts) -> Option<Pod> {
     })
 }
 
-/// Fills what an alert says of its container; true if nothing more is to come.
-pub fn complete(container: &mut ContainerRef, facts: &RuntimeFacts) -> bool {
+/// Fills what an alert says of its container; gives how much that is.
+pub fn complete(container: &mut ContainerRef, facts: &RuntimeFacts) -> Metadata {
     let runtime = better(Runtime::by_name(&container.runtime).unwrap_or(Runtime::Unknown), facts);
     container.runtime = runtime.name().to_owned();
     container.name = facts.name.clone().or(container.name.take());
     container.image = facts.image.clone().or(container.image.take());
     container.pod = pod(facts).map(PodRef::from).or(container.pod.take());
-    let whole = is_whole(runtime, facts);
-    if whole {
+    let metadata = found(runtime, facts, Metadata::Awaited);
+    if metadata == Metadata::Known {
         container.metadata = None;
     }
-    whole
+    metadata
 }

@@ -80,6 +80,8 @@ pub enum Metadata {
     None,
     /// It is to be expected, and was not there when last looked for.
     Awaited,
+    /// There is some of it, from which the rest is missing that runtimes write before it: it is somewhere else.
+    Partial,
     Known,
 }
 

@@ -29,6 +29,8 @@ struct Entry {
     /// By the container's id: it may be gone before its state has been read.
     id: String,
     until_ns: u64,
+    /// There is nothing more to wait for.
+    settled: bool,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +61,7 @@ impl Held {
             self.next_ask_ns = time_ns.saturating_add(ASK_NS);
         }
         let until_ns = time_ns.saturating_add(PATIENCE_NS);
-        self.entries.push_back(Entry { alert, id: container.id.clone(), until_ns });
+        self.entries.push_back(Entry { alert, id: container.id.clone(), until_ns, settled: false });
         None
     }
 
@@ -94,6 +96,8 @@ impl Held {
         self.named = enricher.named;
         for entry in &mut self.entries {
             refresh(&mut entry.alert, &enricher.world);
+            let container = enricher.world.container(enricher.world.container_by_id(&entry.id));
+            entry.settled |= container.is_some_and(|container| container.metadata != Metadata::Awaited);
         }
         self.take(|_| false)
     }
@@ -117,18 +121,17 @@ impl Held {
 
     fn answer(&mut self, id: &str, facts: &RuntimeFacts) {
         for entry in self.entries.iter_mut().filter(|entry| entry.id == id) {
-            fill(&mut entry.alert, |container| {
-                complete(container, facts);
-            });
+            let settled = &mut entry.settled;
+            fill(&mut entry.alert, |container| *settled |= complete(container, facts) != Metadata::Awaited);
         }
     }
 
-    /// Those that nothing is missing of any more, and those that are due; in the order in which they came.
+    /// Those that have nothing more to wait for, and those that are due; in the order in which they came.
     fn take(&mut self, due: impl Fn(&Entry) -> bool) -> Vec<Alert> {
         let mut out = Vec::new();
         let mut rest = VecDeque::new();
         for entry in self.entries.drain(..) {
-            if due(&entry) || !is_missing(&entry.alert) {
+            if entry.settled || due(&entry) {
                 out.push(entry.alert);
             } else {
                 rest.push_back(entry);

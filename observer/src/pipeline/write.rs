@@ -23,7 +23,9 @@ pub fn alert(
     let unix_ns = clock.unix_ns(finding.time_ns);
     let mut container = draft.container.and_then(|key| world.container_ref(key));
     if let Some(container) = &mut container
-        && world.container(draft.container).is_some_and(|known| known.metadata == Metadata::Awaited)
+        && world
+            .container(draft.container)
+            .is_some_and(|known| matches!(known.metadata, Metadata::Awaited | Metadata::Partial))
     {
         container.metadata = Some(MetadataMark::Missing);
     }

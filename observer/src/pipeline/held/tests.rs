@@ -269,12 +269,16 @@ fn only_the_young_wait_and_only_where_there_is_something_to_wait_for() {
     let user = format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope");
     let runc = RuntimeFacts { runtime: Some("runc".into()), ..RuntimeFacts::default() };
     let missing = Some(MetadataMark::Missing);
+    // docker's own state is elsewhere, and its runc's is not.
+    let partial =
+        RuntimeFacts { runtime: Some("docker".into()), init_pid: Some(100), ..RuntimeFacts::default() };
     // (path, facts, written after, event at, waits, mark)
     let cases = [
         ("an old container", docker(), facts(), u64::MAX / MS, 6_000, false, missing),
         ("a user's container", user, facts(), u64::MAX / MS, 10, false, None),
         ("LXC", "/lxc.payload.web".into(), facts(), u64::MAX / MS, 10, false, None),
         ("runc, which has no names", "/web".into(), runc, 0, 10, false, None),
+        ("docker with another data root", docker(), partial, 0, 10, false, missing),
         ("nobody's, as far as is known", "/web".into(), facts(), u64::MAX / MS, 10, true, missing),
     ];
     for (what, path, facts, writes_ms, at_ms, waits, mark) in cases {
@@ -286,6 +290,18 @@ fn only_the_young_wait_and_only_where_there_is_something_to_wait_for() {
         assert_eq!(*told_ms > at_ms, waits, "{what}: told after {told_ms} ms");
         assert_eq!(said(alert).1, mark, "{what}");
     }
+}
+
+#[test]
+fn what_only_a_part_comes_of_does_not_wait_for_the_rest() {
+    let partial = RuntimeFacts { init_pid: Some(100), ..RuntimeFacts::default() };
+    let mut run = Run::begin(&docker(), 200, partial);
+    run.refused(10);
+    run.until(1_000);
+    let alerts = run.ends();
+    let [(at_ms, alert)] = alerts.as_slice() else { panic!("{alerts:#?}") };
+    assert!((200..=250).contains(at_ms), "told after {at_ms} ms");
+    assert_eq!(said(alert), (None, Some(MetadataMark::Missing)));
 }
 
 #[test]
