@@ -69,9 +69,9 @@ pub fn of_containerd(notes: &BTreeMap<String, String>) -> RuntimeFacts {
 pub fn of_crio(notes: &BTreeMap<String, String>) -> RuntimeFacts {
     let mut facts = take(notes, &CRIO);
     let note = |name: &str| notes.get(name).cloned();
-    // CRI-O before 1.29 has the name as the user wrote it in Image, and the id in ImageRef.
-    facts.image = facts.image.or_else(|| note("io.kubernetes.cri-o.Image"));
-    // An id, or (before 1.29 for images that were pulled) a reference with a digest.
+    // What `Image` and `ImageRef` hold has changed over time: a name, an id, a reference with a digest. Their form tells.
+    facts.image =
+        facts.image.or_else(|| note("io.kubernetes.cri-o.Image").filter(|text| image_id(text).is_none()));
     let reference = note("io.kubernetes.cri-o.ImageRef");
     facts.image_id = reference.as_deref().and_then(image_id);
     facts.image_digest = reference.as_deref().and_then(pulled_digest);
