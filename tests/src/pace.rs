@@ -39,12 +39,13 @@ pub fn sweep() -> Duration {
     slack + Duration::from_secs(sweep_seconds().max(2))
 }
 
-/// How long things are given to begin, and how long nothing must then have come, until all is taken to be through.
+/// How long things are given to begin, and how long nothing must then have come, until all is taken to be through: more
+/// than the 500 ms for which an alert may wait for its container's name.
 pub fn settle() -> (Duration, Duration) {
     if emulated() {
-        (Duration::from_millis(50), Duration::from_millis(100))
+        (Duration::from_millis(500), Duration::from_millis(100))
     } else {
-        (Duration::from_millis(100), Duration::from_millis(200))
+        (Duration::from_millis(400), Duration::from_millis(200))
     }
 }
 

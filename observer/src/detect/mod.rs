@@ -18,7 +18,7 @@ pub use fold::{Fold, Folded};
 
 use crate::{
     enrich::{Finding, World},
-    model::{ContainerKey, Evidence, NamespaceView, NsType, Severity, Tuple},
+    model::{ContainerKey, Evidence, NamespaceView, NsType, Severity, Tuple, short},
 };
 
 /// What a rule is, for its reference.
@@ -95,11 +95,6 @@ fn called(world: &World, key: Option<ContainerKey>) -> String {
         },
         None => "a container".into(),
     }
-}
-
-/// The first twelve characters of a long hexadecimal id, as docker shows it; other names whole.
-fn short(id: &str) -> &str {
-    if id.len() == 64 && id.is_ascii() { &id[..12] } else { id }
 }
 
 /// The process as a message names it.

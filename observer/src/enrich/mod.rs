@@ -8,6 +8,7 @@ mod finding;
 mod identity;
 mod joins;
 mod namespaces;
+mod naming;
 mod process;
 mod snapshot;
 mod sweep;
@@ -22,13 +23,14 @@ pub use finding::{
 };
 pub use identity::{Identity, identify};
 pub use namespaces::types_of_mask;
+pub use naming::complete;
 pub use snapshot::{HostRecord, Snapshot, inherits};
 pub use world::World;
 
 use crate::{
     decode::{Event, Payload, text},
-    host::{Host, RuntimeFacts},
-    model::{Ancestor, ContainerKey, Pod, Process, ProcessKey, Runtime, Tuple},
+    host::Host,
+    model::{Ancestor, ContainerKey, Process, ProcessKey, Tuple},
 };
 
 /// The stage.
@@ -41,6 +43,8 @@ pub struct Enricher {
     /// Displaced events already told, by slot and kind.
     displaced: std::collections::HashMap<(u64, u32), u64>,
     findings: Vec<Finding>,
+    /// How many containers' metadata have become known.
+    pub named: u64,
 }
 
 impl Enricher {
@@ -52,6 +56,7 @@ impl Enricher {
             suspects: Vec::new(),
             displaced: Default::default(),
             findings: Vec::new(),
+            named: 0,
         }
     }
 
@@ -209,39 +214,6 @@ impl Enricher {
 
     fn find(&mut self, event: &Event, subject: Option<Subject>, container: Option<ContainerKey>, fact: Fact) {
         self.findings.push(Finding { time_ns: event.header.time_ns, subject, container, fact, late: false });
-    }
-
-    /// Fills in what a runtime's state says, once.
-    fn name_container(&mut self, key: ContainerKey, host: &mut dyn Host) {
-        let Some(container) = self.world.containers.get(&key) else { return };
-        if container.name.is_some() || container.runtime == Runtime::Namespaces {
-            return;
-        }
-        let id = container.id.clone();
-        if let Some(facts) = host.runtime(&id) {
-            self.apply_runtime(key, &facts);
-        }
-    }
-
-    fn apply_runtime(&mut self, key: ContainerKey, facts: &RuntimeFacts) {
-        let Some(container) = self.world.containers.get_mut(&key) else { return };
-        container.name = facts.name.clone().or(container.name.take());
-        container.image = facts.image.clone().or(container.image.take());
-        // A path of the cgroupfs driver only says that Kubernetes made it: what is behind it, the state knows.
-        if matches!(container.runtime, Runtime::Unknown | Runtime::Containerd)
-            && let Some(runtime) = facts.runtime.as_deref().and_then(Runtime::by_name)
-            && !(container.runtime == Runtime::Containerd && matches!(runtime, Runtime::Runc | Runtime::Crun))
-        {
-            container.runtime = runtime;
-        }
-        if let Some(name) = &facts.pod_name {
-            container.pod = Some(Pod {
-                namespace: facts.pod_namespace.clone().unwrap_or_default(),
-                name: name.clone(),
-                uid: facts.pod_uid.clone().unwrap_or_default(),
-                container: facts.pod_container.clone().unwrap_or_default(),
-            });
-        }
     }
 
     /// True if the task is on its way into a container: nothing that it does is an escape.

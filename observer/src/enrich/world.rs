@@ -9,8 +9,8 @@ use observer_common::{Host as HostFacts, class};
 
 use super::finding::{Effect, Foreign, Owner, Subject};
 use crate::model::{
-    Ancestor, CgroupPath, Container, ContainerKey, ContainerRef, NsType, PodRef, Process, ProcessKey,
-    Runtime, TICK_NS, Tuple,
+    Ancestor, CgroupPath, Container, ContainerKey, ContainerRef, Metadata, NsType, PodRef, Process,
+    ProcessKey, Runtime, TICK_NS, Tuple,
 };
 
 /// What a slot is known to be.
@@ -110,6 +110,7 @@ impl World {
                 image: None,
                 runtime,
                 pod: None,
+                metadata: Metadata::of_new(id, runtime),
                 cgroups: Vec::new(),
                 slots: Vec::new(),
                 baseline: None,
@@ -171,6 +172,11 @@ impl World {
 
     pub fn add_cgroup(&mut self, key: ContainerKey, hierarchy: u32, id: u64, path: &str) {
         let Some(container) = self.containers.get_mut(&key) else { return };
+        // A user's runtimes keep their state in the user's directories, where the agent does not look: they could hang a file
+        // system in there that answers when it likes.
+        if path.starts_with("/user.slice/") && container.metadata == Metadata::Awaited {
+            container.metadata = Metadata::None;
+        }
         if !container.cgroups.iter().any(|cgroup| cgroup.hierarchy == hierarchy && cgroup.id == id) {
             container.cgroups.push(CgroupPath { hierarchy, id, path: path.to_owned() });
             container.cgroups.sort();
@@ -417,12 +423,8 @@ impl World {
             runtime: container.runtime.name().to_owned(),
             cgroup_id: cgroup.map(|cgroup| cgroup.id),
             cgroup_path: cgroup.map(|cgroup| cgroup.path.clone()),
-            pod: container.pod.as_ref().map(|pod| PodRef {
-                namespace: pod.namespace.clone(),
-                name: pod.name.clone(),
-                uid: pod.uid.clone(),
-                container: pod.container.clone(),
-            }),
+            pod: container.pod.clone().map(PodRef::from),
+            metadata: None,
         })
     }
 

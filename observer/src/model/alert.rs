@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Ancestor, NamespaceSet, Severity};
+use super::{Ancestor, NamespaceSet, Pod, Severity};
 
 /// Names this format; a change that breaks readers raises the number.
 pub const SCHEMA: &str = "observer.alert/1";
@@ -82,6 +82,25 @@ pub struct ContainerRef {
     pub cgroup_path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pod: Option<PodRef>,
+    /// Only where something is wrong with the above.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub metadata: Option<MetadataMark>,
+}
+
+impl ContainerRef {
+    /// As a message names it: its name, else the short form of its id.
+    pub fn called(&self) -> &str {
+        self.name.as_deref().unwrap_or_else(|| super::container::short(&self.id))
+    }
+}
+
+/// What is to be known of a container's name, image and pod besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetadataMark {
+    /// The runtime's state was not found, though such a container has one: it was not written in time, or is not where
+    /// the agent looks.
+    Missing,
 }
 
 /// The Kubernetes pod a container belongs to.
@@ -91,6 +110,12 @@ pub struct PodRef {
     pub name: String,
     pub uid: String,
     pub container: String,
+}
+
+impl From<Pod> for PodRef {
+    fn from(pod: Pod) -> Self {
+        PodRef { namespace: pod.namespace, name: pod.name, uid: pod.uid, container: pod.container }
+    }
 }
 
 /// The process that did it.

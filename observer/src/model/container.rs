@@ -73,6 +73,36 @@ impl Runtime {
     }
 }
 
+/// Whether what a runtime's state says of a container (its name, image, pod) is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metadata {
+    /// No runtime keeps state of such a container, or not where the agent looks.
+    None,
+    /// It is to be expected, and was not there when last looked for.
+    Awaited,
+    /// There is some of it, from which the rest is missing that runtimes write before it: it is somewhere else.
+    Partial,
+    Known,
+}
+
+impl Metadata {
+    /// What to expect of a new container. One that is called by its path is none that a runtime's state could be told to
+    /// describe; LXC, systemd-nspawn and buildkit may have none on disk.
+    pub fn of_new(id: &str, runtime: Runtime) -> Self {
+        match runtime {
+            _ if id.contains('/') => Metadata::None,
+            Runtime::Docker
+            | Runtime::Containerd
+            | Runtime::CriO
+            | Runtime::Podman
+            | Runtime::Runc
+            | Runtime::Crun
+            | Runtime::Unknown => Metadata::Awaited,
+            Runtime::Buildkit | Runtime::Lxc | Runtime::SystemdNspawn | Runtime::Namespaces => Metadata::None,
+        }
+    }
+}
+
 /// A cgroup of a container in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CgroupPath {
@@ -81,6 +111,11 @@ pub struct CgroupPath {
     pub id: u64,
     /// Relative to the hierarchy's root.
     pub path: String,
+}
+
+/// The first twelve characters of a long hexadecimal id, as docker shows it; other names whole.
+pub fn short(id: &str) -> &str {
+    id.get(..12).filter(|_| id.len() == 64).unwrap_or(id)
 }
 
 /// What a Kubernetes pod's labels say.
@@ -102,6 +137,7 @@ pub struct Container {
     pub image: Option<String>,
     pub runtime: Runtime,
     pub pod: Option<Pod>,
+    pub metadata: Metadata,
     pub cgroups: Vec<CgroupPath>,
     /// Its slots on the kernel side; the first stands for all.
     pub slots: Vec<u64>,

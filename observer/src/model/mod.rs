@@ -12,11 +12,11 @@ pub mod resources;
 mod time;
 
 pub use alert::{
-    Alert, AlertState, Attribution, ContainerRef, Evidence, NamespaceView, PodRef, ProcessRef,
+    Alert, AlertState, Attribution, ContainerRef, Evidence, MetadataMark, NamespaceView, PodRef, ProcessRef,
     SCHEMA as ALERT_SCHEMA,
 };
 pub use capability::{CAPABILITIES, CapError, CapSet, Capability, KNOWN_UP_TO};
-pub use container::{CgroupPath, Container, ContainerKey, Pod, Runtime};
+pub use container::{CgroupPath, Container, ContainerKey, Metadata, Pod, Runtime, short};
 pub use declared::{
     Declared, DeclaredCapabilities, DeclaredIdMap, DeclaredLimits, DeclaredMount, DeclaredSeccomp,
     DeclaredSource, NamespaceSource,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use observer_common::{ALL_LOSSES, LOSSES};
 use serde::{Deserialize, Serialize};
 
-use super::write;
+use super::{held, held::Held, write};
 use crate::{
     decode::{DecodeError, Event, decode},
     detect::{self, Draft, Fold, Folded},
@@ -54,6 +54,7 @@ pub struct Displaced {
 pub struct Core {
     enricher: Enricher,
     fold: Fold<Alert>,
+    held: Held,
     node: String,
     clock: Clock,
     lost: BTreeMap<&'static str, u64>,
@@ -69,6 +70,7 @@ impl Core {
         Core {
             enricher: Enricher::new(snapshot.host.into()),
             fold: Fold::default(),
+            held: Held::default(),
             node,
             clock,
             lost: BTreeMap::new(),
@@ -93,26 +95,33 @@ impl Core {
     pub fn frame(&mut self, frame: &[u8], host: &mut dyn Host) -> Result<(Event, Vec<Alert>), DecodeError> {
         let event = decode(frame)?;
         let findings = self.enricher.event(&event, host);
-        let alerts = if findings.is_empty() { Vec::new() } else { self.alerts(findings) };
+        // First what has waited, so that a container's alerts keep their order.
+        let mut alerts = self.held.completed(&self.enricher);
+        if !findings.is_empty() {
+            alerts.extend(self.alerts(findings));
+        }
         Ok((event, alerts))
     }
 
     /// Time has come for what waits: see [`Core::next_deadline`].
-    pub fn expire(&mut self, now_ns: u64) -> Vec<Alert> {
+    pub fn expire(&mut self, now_ns: u64, host: &mut dyn Host) -> Vec<Alert> {
         let findings = self.enricher.tick(now_ns);
-        self.alerts(findings)
+        let mut alerts = self.alerts(findings);
+        alerts.extend(self.held.pass(now_ns, &mut self.enricher, host));
+        alerts
     }
 
     /// Kernel time at which [`Core::expire`] is wanted at the latest.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.enricher.next_deadline()
+        self.enricher.next_deadline().into_iter().chain(self.held.next_deadline()).min()
     }
 
     /// Once a second or so.
     pub fn tick(&mut self, tick: &Tick, host: &mut dyn Host) -> Vec<Alert> {
         self.clock = tick.clock;
-        let mut alerts = self.expire(tick.now_ns);
+        let mut alerts = self.expire(tick.now_ns, host);
         let findings = self.enricher.recheck(host);
+        alerts.extend(self.held.completed(&self.enricher));
         alerts.extend(self.alerts(findings));
         let findings = self.enricher.finish_sweep();
         alerts.extend(self.alerts(findings));
@@ -128,7 +137,7 @@ impl Core {
             alerts.extend(self.alerts(findings));
         }
         let due = self.fold.due(tick.now_ns);
-        alerts.extend(due.into_iter().map(resend));
+        alerts.extend(due.into_iter().map(|due| self.resend(due)));
         // After a loss all processes are looked at, but not more often than this: it takes as long as there are many.
         const AFTER_LOSS_NS: u64 = 10_000_000_000;
         self.lossy |= lossy;
@@ -158,8 +167,12 @@ impl Core {
 
     /// The end: what waits is told now.
     pub fn finish(&mut self) -> Vec<Alert> {
-        let mut alerts = self.expire(u64::MAX);
-        alerts.extend(self.fold.flush().into_iter().map(resend));
+        let findings = self.enricher.tick(u64::MAX);
+        let new = self.alerts(findings);
+        let mut alerts = self.held.flush();
+        alerts.extend(new);
+        let waiting = self.fold.flush();
+        alerts.extend(waiting.into_iter().map(|waiting| self.resend(waiting)));
         alerts
     }
 
@@ -209,7 +222,8 @@ impl Core {
         match self.fold.add(key, finding.time_ns, &alert.id, || alert.clone()) {
             Folded::Send { incident, count } => {
                 let incident = incident.unwrap_or_else(|| alert.id.clone());
-                Some(Alert { incident, count, ..alert })
+                let alert = Alert { incident, count, ..alert };
+                self.held.hold(alert, draft.container, finding.time_ns, world)
             }
             Folded::Counted => {
                 *self.folded.entry(draft.definition.id).or_default() += 1;
@@ -217,8 +231,10 @@ impl Core {
             }
         }
     }
-}
 
-fn resend((alert, incident, count): (Alert, String, u64)) -> Alert {
-    Alert { incident, count, ..alert }
+    /// An alert that was only counted so far, with what has become known of its container since.
+    fn resend(&self, (mut alert, incident, count): (Alert, String, u64)) -> Alert {
+        held::refresh(&mut alert, &self.enricher.world);
+        Alert { incident, count, ..alert }
+    }
 }

@@ -242,7 +242,7 @@ impl Live {
                 if let Some(recorder) = &self.recorder {
                     recorder.expire(now);
                 }
-                let alerts = self.core.expire(now);
+                let alerts = self.core.expire(now, self.host.as_mut());
                 send(output, alerts, now);
                 self.apply_effects();
             }

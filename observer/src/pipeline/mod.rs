@@ -1,6 +1,7 @@
 //! The stages in a row, and what drives them: rings and the clock when live, a recording when not.
 
 mod core;
+mod held;
 mod live;
 mod record;
 #[cfg(test)]

@@ -322,7 +322,7 @@ impl Replay {
                 }
                 (EXPIRE, Some(core)) => {
                     let now: u64 = self.reader.borrow().parse(at, &payload)?;
-                    core.expire(now)
+                    core.expire(now, &mut host)
                 }
                 (END, Some(core)) => {
                     core.finish().into_iter().for_each(alert);

@@ -16,15 +16,15 @@ use crate::{
     model::{Alert, Clock, Severity},
 };
 
-const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-const SLOT: u64 = 0x10_0000_0001;
-const CGROUP: u64 = 77;
+pub(super) const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub(super) const SLOT: u64 = 0x10_0000_0001;
+pub(super) const CGROUP: u64 = 77;
 
-fn host_tuple() -> Inodes {
+pub(super) fn host_tuple() -> Inodes {
     std::array::from_fn(|i| 4_026_531_830 + i as u32)
 }
 
-fn container_tuple() -> Inodes {
+pub(super) fn container_tuple() -> Inodes {
     let mut tuple = host_tuple();
     for ns in [NS_IPC, NS_MNT, NS_NET, NS_PID, NS_PID_FOR_CHILDREN, NS_UTS] {
         tuple[ns] = 4_026_532_000 + ns as u32;
@@ -50,7 +50,7 @@ fn facts(pid: u32, comm: &str) -> ProcFacts {
     }
 }
 
-fn snapshot() -> Snapshot {
+pub(super) fn snapshot() -> Snapshot {
     let hierarchies = vec![Hierarchy { id: 0, controllers: Vec::new(), mount: "/sys/fs/cgroup".into() }];
     let host = HostRecord {
         inodes: host_tuple(),
@@ -224,7 +224,7 @@ fn a_visitor_makes_no_container_of_its_own_cgroup() {
 }
 
 /// The container's tuple with these types as the host has them.
-fn out(types: &[usize]) -> Inodes {
+pub(super) fn out(types: &[usize]) -> Inodes {
     let mut tuple = container_tuple();
     for ns in types {
         tuple[*ns] = host_tuple()[*ns];
@@ -232,7 +232,7 @@ fn out(types: &[usize]) -> Inodes {
     tuple
 }
 
-const JOIN: u32 = flags::CHANGED | flags::EXPLAINED;
+pub(super) const JOIN: u32 = flags::CHANGED | flags::EXPLAINED;
 
 #[test]
 fn an_escape_by_several_joins_is_one_alert() {

@@ -7,8 +7,8 @@ use crate::{
     detect::Draft,
     enrich::{Finding, World},
     model::{
-        ALERT_SCHEMA, Alert, Attribution, Clock, Detail, EVENT_SCHEMA, EventRecord, NsType, ProcessKey,
-        ProcessRef, Tuple, uuid_v7,
+        ALERT_SCHEMA, Alert, Attribution, Clock, Detail, EVENT_SCHEMA, EventRecord, Metadata, MetadataMark,
+        NsType, ProcessKey, ProcessRef, Tuple, uuid_v7,
     },
 };
 
@@ -21,7 +21,14 @@ pub fn alert(
     events_lost_before: u64,
 ) -> Alert {
     let unix_ns = clock.unix_ns(finding.time_ns);
-    let container = draft.container.and_then(|key| world.container_ref(key));
+    let mut container = draft.container.and_then(|key| world.container_ref(key));
+    if let Some(container) = &mut container
+        && world
+            .container(draft.container)
+            .is_some_and(|known| matches!(known.metadata, Metadata::Awaited | Metadata::Partial))
+    {
+        container.metadata = Some(MetadataMark::Missing);
+    }
     let process = finding.subject.as_ref().map(|subject| ProcessRef {
         pid: subject.pid,
         tid: subject.tid,

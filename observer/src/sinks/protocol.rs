@@ -110,7 +110,7 @@ pub struct Received<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod sample {
+pub(crate) mod sample {
     //! An alert and an event for the tests of this stage.
 
     use std::sync::Arc;
@@ -131,6 +131,7 @@ pub(super) mod sample {
             cgroup_id: None,
             cgroup_path: None,
             pod: None,
+            metadata: None,
         }
     }
 

@@ -69,9 +69,12 @@ pub fn of_containerd(notes: &BTreeMap<String, String>) -> RuntimeFacts {
 pub fn of_crio(notes: &BTreeMap<String, String>) -> RuntimeFacts {
     let mut facts = take(notes, &CRIO);
     let note = |name: &str| notes.get(name).cloned();
-    // CRI-O before 1.29 has the name as the user wrote it in Image, and the id in ImageRef.
-    facts.image = facts.image.or_else(|| note("io.kubernetes.cri-o.Image"));
-    facts.image_id = note("io.kubernetes.cri-o.ImageRef").as_deref().and_then(image_id);
+    // What `Image` and `ImageRef` hold has changed over time: a name, an id, a reference with a digest. Their form tells.
+    facts.image =
+        facts.image.or_else(|| note("io.kubernetes.cri-o.Image").filter(|text| image_id(text).is_none()));
+    let reference = note("io.kubernetes.cri-o.ImageRef");
+    facts.image_id = reference.as_deref().and_then(image_id);
+    facts.image_digest = reference.as_deref().and_then(pulled_digest);
     facts.pod_namespace = facts.pod_namespace.or_else(|| note("io.kubernetes.cri-o.Namespace"));
     facts.pod_name = facts.pod_name.or_else(|| note("io.kubernetes.cri-o.KubeName"));
     facts.created_unix_ns = note("io.kubernetes.cri-o.Created").as_deref().and_then(super::files::unix_ns);
@@ -110,6 +113,11 @@ pub fn digest(reference: &str) -> Option<String> {
     let digest = reference.rsplit_once('@').map_or(reference, |(_, digest)| digest);
     let hex = digest.strip_prefix("sha256:")?;
     is_hash(hex).then(|| digest.to_owned())
+}
+
+/// The digest of a reference that has one.
+pub fn pulled_digest(reference: &str) -> Option<String> {
+    reference.contains('@').then(|| digest(reference)).flatten()
 }
 
 /// An image's id in the form `sha256:HASH`, with or without that prefix in the text.

@@ -61,7 +61,8 @@ fn parse(text: &str) -> Declared {
         match key {
             "lxc.include" => includes = true,
             "lxc.uts.name" => declared.hostname = bounded(value),
-            "lxc.rootfs.path" => declared.root_path = bounded(value),
+            // A storage driver may stand before it.
+            "lxc.rootfs.path" => declared.root_path = bounded(value.strip_prefix("dir:").unwrap_or(value)),
             "lxc.rootfs.options" => declared.root_readonly = value.split(',').any(|option| option == "ro"),
             "lxc.no_new_privs" => declared.no_new_privileges = value == "1",
             "lxc.init.uid" => declared.uid = value.parse().ok(),

@@ -61,14 +61,16 @@ pub fn facts(files: &mut Files, lib: &Path, run: &Path, id: &str) -> Option<(Run
             [&ran, &kept].map(|dir| dir.join("config.json")).into_iter().find(|config| config.is_file());
         let config = config.unwrap_or_else(|| kept.join("config.json"));
         let notes = oci::annotations(files, &config);
-        let entry = entry(files, &dir, id);
+        // What manages it says so. The list, which grows with the number of containers, is read only where the annotations
+        // do not tell everything.
+        let manager = notes.get("io.container.manager").map(String::as_str);
+        let entry = if manager == Some("cri-o") { None } else { entry(files, &dir, id) };
         let metadata =
             entry.as_ref().and_then(|entry| serde_json::from_str::<Metadata>(&entry.metadata).ok());
         let metadata = metadata.unwrap_or_default();
-        // podman's pods carry some of CRI-O's annotations, too: what manages it says so, or else only CRI-O knows pods.
-        let crio = match notes.get("io.container.manager").map(String::as_str) {
-            Some("cri-o") => true,
-            Some(_) => false,
+        // podman's pods carry some of CRI-O's annotations, too; but only CRI-O's storage knows pods.
+        let crio = match manager {
+            Some(manager) => manager == "cri-o",
             None => !metadata.pod_name.is_empty() || notes.contains_key("io.kubernetes.cri-o.SandboxName"),
         };
         let mut facts = if crio { kubernetes::of_crio(&notes) } else { RuntimeFacts::default() };

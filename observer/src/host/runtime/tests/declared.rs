@@ -153,6 +153,7 @@ fn an_lxc_configuration() {
         Some("/usr/share/lxc/config/common.seccomp")
     );
     assert!(declared.no_new_privileges);
+    assert_eq!(declared.root_path.as_deref(), Some("/var/lib/lxc/c1/rootfs"));
     // What is included may drop more.
     let declared = details(&disk.roots(), "c2").unwrap().declared.unwrap();
     assert_eq!(declared.capabilities, None);

@@ -473,6 +473,21 @@ fn what_cannot_be_read_is_said_and_hides_nothing_else() {
 }
 
 #[test]
+fn references_digests_and_ids() {
+    let hash = &DIGEST["sha256:".len()..];
+    let digest = |text: &str| kubernetes::pulled_digest(text);
+    assert_eq!(digest(&format!("registry.example:5000/a/b:1@{DIGEST}")).as_deref(), Some(DIGEST));
+    for none in [DIGEST, "nginx:1", "nginx@sha256:12", "nginx@", &format!("nginx@sha512:{hash}")] {
+        assert_eq!(digest(none), None, "{none}");
+    }
+    assert_eq!(kubernetes::image_id(hash).as_deref(), Some(DIGEST));
+    assert_eq!(kubernetes::image_id(DIGEST).as_deref(), Some(DIGEST));
+    for none in ["", "nginx", &hash[1..], &hash.to_uppercase()] {
+        assert_eq!(kubernetes::image_id(none), None, "{none}");
+    }
+}
+
+#[test]
 fn hostile_ids_are_no_paths() {
     let state = json!({"ID": "abc", "Name": "/web"});
     let disk = Disk::new("hostile", &[file("lib/docker/containers/abc/config.v2.json", state)]);
