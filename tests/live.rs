@@ -32,6 +32,8 @@ mod nested;
 mod ordinary;
 #[path = "live/recording.rs"]
 mod recording;
+#[path = "live/refused.rs"]
+mod refused;
 #[path = "live/reuse.rs"]
 mod reuse;
 #[path = "live/roots.rs"]

@@ -135,17 +135,17 @@ pub const FEATURES: &[Feature] = &[
         tiers: &[
             Tier {
                 name: "fentry",
-                abilities: ability::CALL_ARGUMENTS | ability::READ_USER,
+                abilities: ability::CORE,
                 probes: &[
                     refusals(
-                        "fexit_clone",
-                        Hook::FunctionExit("__x64_sys_clone"),
-                        "SYSCALL_DEFINE5(clone), kernel/fork.c",
+                        "fexit_copy_creds",
+                        Hook::FunctionExit("copy_creds"),
+                        "copy_creds, kernel/cred.c, called by copy_process, kernel/fork.c",
                     ),
                     refusals(
-                        "fexit_clone3",
-                        Hook::FunctionExit("__x64_sys_clone3"),
-                        "SYSCALL_DEFINE2(clone3), kernel/fork.c",
+                        "fexit_copy_namespaces",
+                        Hook::FunctionExit("copy_namespaces"),
+                        "copy_namespaces, kernel/nsproxy.c, called by copy_process, kernel/fork.c",
                     ),
                 ],
                 lacks: "calls that seccomp refused",
@@ -165,7 +165,7 @@ pub const FEATURES: &[Feature] = &[
                         "SYSCALL_DEFINE2(clone3), kernel/fork.c",
                     ),
                 ],
-                lacks: "",
+                lacks: "32-bit calls, and what clone3 was asked for if another thread changes it during the call",
             },
         ],
     },
