@@ -1,6 +1,7 @@
 //! Plain types that every stage shares. They know how to be written down, and nothing else.
 
 mod alert;
+mod capability;
 mod container;
 mod event;
 mod identity;
@@ -12,6 +13,7 @@ pub use alert::{
     Alert, AlertState, Attribution, ContainerRef, Evidence, NamespaceView, PodRef, ProcessRef,
     SCHEMA as ALERT_SCHEMA,
 };
+pub use capability::{CAPABILITIES, CapError, CapSet, Capability};
 pub use container::{CgroupPath, Container, ContainerKey, Pod, Runtime};
 pub use event::{Detail, EventRecord, SCHEMA as EVENT_SCHEMA};
 pub use identity::{fnv1a, uuid_v7};
