@@ -33,7 +33,7 @@ fn without(words: &[&str]) -> Config {
 }
 
 /// Each feature's tier as `observer check` has it, "off" for none; and whether it says that the agent can run.
-fn check(config: &Config) -> (BTreeMap<String, String>, bool) {
+pub(crate) fn check(config: &Config) -> (BTreeMap<String, String>, bool) {
     let output = agent::observer(&["check", "--json", "--config", config.arg()]).output().expect("run check");
     let report: Value = serde_json::from_slice(&output.stdout).expect("check --json");
     let features = report["features"].as_array().expect("features").iter();

@@ -180,7 +180,7 @@ pub fn fexit_copy_namespaces(ctx: FExitContext) -> i32 {
     0
 }
 
-/// Every fork comes by here, twice: what succeeded is left at once, before anything is looked up. (clone's signal number is
+/// Every fork comes by here, twice, and is to leave at once: nothing is looked up before. (clone's signal number is
 /// not part of these flags: `CLONE_NEWTIME` is what it says.)
 #[inline(always)]
 fn copied(asked: u64, ret: i32) {

@@ -1,5 +1,6 @@
 //! The stages in a row, and what drives them: rings and the clock when live, a recording when not.
 
+mod capabilities;
 mod core;
 mod live;
 mod record;
@@ -7,6 +8,7 @@ mod record;
 mod tests;
 mod write;
 
+pub use capabilities::ContainerChecks;
 pub use core::{Core, Displaced, Tick};
 pub use live::{Live, LiveError, LiveOptions, Output, Status, StopSignal};
 pub use record::{RecordError, Recorder, Replay};
