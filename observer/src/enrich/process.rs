@@ -50,7 +50,8 @@ impl Enricher {
         let made = self.made_by_clone(&parent_tuple, &tuple);
         let by = container.filter(|_| !Self::is_entering(event));
         for ns in &made {
-            let shown = if *ns == NsType::PID && tuple.get(*ns) == 0 { NsType::PID_FOR_CHILDREN } else { *ns };
+            let shown =
+                if *ns == NsType::PID && tuple.get(*ns) == 0 { NsType::PID_FOR_CHILDREN } else { *ns };
             self.world.namespace_made(tuple.get(shown), by);
         }
         if !is_process {
