@@ -5,7 +5,7 @@ use observer_live::agent::{self, Agent, Config};
 use observer_live::lab::{Lab, skipped};
 use observer_live::runc::Container;
 use observer_live::spec::Spec;
-use observer_live::{pace, wait};
+use observer_live::{docker, pace, wait};
 use std::time::Duration;
 
 const FEATURE: &str = "capability_checks";
@@ -31,14 +31,8 @@ fn audit(lab: &Lab) -> Option<Agent> {
 }
 
 /// The sum of a family over one container and one capability; `result` for the unclassified.
-fn counted(
-    agent: &Agent,
-    family: &str,
-    container: &Container,
-    capability: &str,
-    result: Option<&str>,
-) -> f64 {
-    let mut labels = vec![("container", container.id.as_str()), ("capability", capability)];
+fn counted(agent: &Agent, family: &str, id: &str, capability: &str, result: Option<&str>) -> f64 {
+    let mut labels = vec![("container", id), ("capability", capability)];
     labels.extend(result.map(|result| ("result", result)));
     agent.metrics().sum(family, &labels)
 }
@@ -51,7 +45,7 @@ fn assert_counted(agent: &Agent, container: &Container, capability: &str, grante
         (false, true) => (UNCLASSIFIED, Some("granted")),
         (false, false) => (UNCLASSIFIED, Some("denied")),
     };
-    let count = || counted(agent, family, container, capability, result);
+    let count = || counted(agent, family, &container.id, capability, result);
     let seen = wait::until_true(pace::patience(Duration::from_secs(5)), || count() > 0.0);
     assert!(seen, "{capability} is not in {family}: {:?}", agent.metrics().family(family));
 }
@@ -101,15 +95,15 @@ fn uses_and_denials_are_counted() {
     let metrics = agent.metrics();
     if features::serves(&agent, FEATURE, "fentry") {
         assert!(metrics.family(UNCLASSIFIED).is_empty());
-        let used = |capability| counted(&agent, USED, &younger, capability, None);
+        let used = |capability| counted(&agent, USED, &younger.id, capability, None);
         assert_eq!((used("CAP_SYS_ADMIN"), used("CAP_NET_ADMIN")), (0.0, 0.0));
         // Every program that is started asks for CAP_SYS_ADMIN when it maps memory; that is no denial.
         settle(&agent);
-        let before = counted(&agent, DENIED, &younger, "CAP_SYS_ADMIN", None);
+        let before = counted(&agent, DENIED, &younger.id, "CAP_SYS_ADMIN", None);
         assert!((2.0..10.0).contains(&before), "{before}");
         younger.sh("for i in 1 2 3 4 5; do ls / >/dev/null; done").ok();
         settle(&agent);
-        assert_eq!(counted(&agent, DENIED, &younger, "CAP_SYS_ADMIN", None), before);
+        assert_eq!(counted(&agent, DENIED, &younger.id, "CAP_SYS_ADMIN", None), before);
     } else {
         // Nothing is taken for a use or a denial that may be none.
         assert!(metrics.family(USED).is_empty() && metrics.family(DENIED).is_empty());
@@ -124,6 +118,25 @@ fn uses_and_denials_are_counted() {
     });
     assert!(gone, "series outlive their container");
     assert_counted(&agent, &older, "CAP_CHOWN", true);
+    agent.finish();
+}
+
+/// Docker's root is an overlay where it can be: what the file system does with the credentials of whoever mounted it is
+/// no use of a capability by the container, which has not even got it.
+#[test]
+fn what_an_overlay_does_for_a_container_is_not_the_containers() {
+    let Some(lab) = lab() else { return };
+    let Some(docker) = docker::get(&lab.attacks) else { return };
+    let Some(agent) = audit(&lab) else { return };
+    let container = docker.start(&[]);
+    container.sh("ls -lR /bin /etc >/dev/null; touch /etc/new && chown 1000 /etc/new && rm /etc/new").ok();
+    let granted = |capability| match features::serves(&agent, FEATURE, "fentry") {
+        true => counted(&agent, USED, &container.id, capability, None),
+        false => counted(&agent, UNCLASSIFIED, &container.id, capability, Some("granted")),
+    };
+    let seen = wait::until_true(Duration::from_secs(5), || granted("CAP_CHOWN") > 0.0);
+    assert!(seen, "CAP_CHOWN: {:?}", agent.metrics().family(UNCLASSIFIED));
+    assert_eq!(granted("CAP_SYS_ADMIN"), 0.0);
     agent.finish();
 }
 
