@@ -131,6 +131,18 @@ fn refused_joins_are_counted_and_nothing_is_confused() {
 }
 
 #[test]
+fn clones_are_refused() {
+    let Some(lab) = lab() else { return };
+    let container = lab.container(Spec::new("clones"));
+    for attack in ["clone-newns uts,net true", "clone-chrooted /tmp user,mnt", "clone32 uts,net"] {
+        assert_eq!(container.sh(&format!("observer-attacks {attack}")).code, libc::EPERM, "{attack}");
+    }
+    let calls = container.sh("observer-attacks clone3-race uts 100").ok();
+    let calls: u64 = calls.strip_prefix("ok ").and_then(|n| n.parse().ok()).expect("a count");
+    assert!(calls >= 100, "{calls}");
+}
+
+#[test]
 fn roots_are_changed() {
     let Some(lab) = lab() else { return };
     let target = host::target();

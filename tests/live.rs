@@ -8,6 +8,8 @@ use observer_live::alert::Alert;
 use observer_live::host;
 use observer_live::lab::Lab;
 
+#[path = "live/capabilities.rs"]
+mod capabilities;
 #[path = "live/cgroups.rs"]
 mod cgroups;
 #[path = "live/crowd.rs"]
@@ -36,6 +38,8 @@ mod nested;
 mod ordinary;
 #[path = "live/recording.rs"]
 mod recording;
+#[path = "live/refused.rs"]
+mod refused;
 #[path = "live/reuse.rs"]
 mod reuse;
 #[path = "live/roots.rs"]

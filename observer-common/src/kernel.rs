@@ -67,6 +67,8 @@ pub mod ability {
     pub const TWICE_ON_TRACEPOINTS: u64 = 1 << 14;
     /// The same on functions.
     pub const TWICE_ON_FUNCTIONS: u64 = 1 << 15;
+    /// A task's own credentials, whatever it has put on for a while.
+    pub const OWN_CREDENTIALS: u64 = 1 << 16;
 }
 
 offsets! {
@@ -155,6 +157,9 @@ offsets! {
         regs_si = "pt_regs.si";
         regs_bx = "pt_regs.bx";
         regs_cx = "pt_regs.cx";
+    }
+    OWN_CREDENTIALS {
+        task_real_cred = "task_struct.real_cred";
     }
     STACK_REGS {
         task_stack = "task_struct.stack";
@@ -265,7 +270,8 @@ pub enum Loss {
     PriorityFull = 1,
     /// Another event was being written on this CPU (a program interrupted by another).
     Nested = 2,
-    /// A table of the kernel side was full: the event was sent, a mark may be missing.
+    /// A table of the kernel side was full: the event was sent, a mark may be missing; or a check of a capability was not
+    /// counted.
     TableFull = 3,
 }
 

@@ -9,11 +9,13 @@
 //! [`MAX_ANCESTORS`] entries of [`Ancestor`], then (for some kinds) bytes whose lengths the payload names.
 #![no_std]
 
+mod capability;
 mod frame;
 mod kernel;
 mod namespaces;
 mod payload;
 
+pub use capability::*;
 pub use frame::*;
 pub use kernel::*;
 pub use namespaces::*;

@@ -98,12 +98,13 @@ pub mod door {
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Syscall {
-    /// Number in the 64-bit table of this machine.
+    /// Number in the 64-bit table of this machine. That of clone also for a clone3 or a 32-bit clone that was refused, where
+    /// the refusal was seen behind the call.
     pub nr: u32,
     pub reserved: u32,
     /// What it returned: negative errno or a result.
     pub ret: i64,
-    /// setns: fd, nstype. unshare: flags. clone: flags. clone3: flags, size.
+    /// setns: fd, nstype. unshare: flags. clone and clone3: flags; the other is whatever the way of seeing it gives.
     pub args: [u64; 2],
 }
 

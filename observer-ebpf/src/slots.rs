@@ -46,6 +46,17 @@ pub fn canonical(slot: u64) -> u64 {
     }
 }
 
+/// The first slot of the container that a slot belongs to, itself while nobody has said more of it; `None` if it is the
+/// host's. One look-up.
+#[inline(always)]
+pub fn of_container(slot: u64) -> Option<u64> {
+    match info(slot) {
+        Some(info) if info.class == class::HOST => None,
+        Some(info) if info.canonical != 0 => Some(info.canonical),
+        _ => Some(slot),
+    }
+}
+
 /// A pointer to a cgroup that the verifier knows as one.
 #[derive(Clone, Copy)]
 pub struct Cgroup(pub *const u8);

@@ -107,6 +107,12 @@ impl Task {
             words.add(1).write_unaligned(load(self.0, offset!(task_comm) + 8));
         }
     }
+    /// The task's own credentials, which stay when it puts on others for a while (`override_creds`).
+    #[inline(always)]
+    pub fn real_cred(self) -> *const u8 {
+        // SAFETY: task_struct.real_cred is a pointer.
+        unsafe { follow(self.0, offset!(task_real_cred)) }
+    }
     /// True for a thread that has given up its namespaces: it is exiting.
     #[inline(always)]
     pub fn is_gone(self) -> bool {
@@ -237,8 +243,14 @@ pub fn mark(tgid: u32) -> u64 {
 /// The same for a thread that ends: its process may have ended a moment ago.
 #[inline(always)]
 pub fn mark_at_exit(tgid: u32) -> u64 {
-    let raw = TASKS.get(tgid).copied().unwrap_or(0);
+    let raw = stored_mark(tgid);
     if slots::is_host(raw & SLOT_MASK) { raw & !SLOT_MASK } else { raw }
+}
+
+/// A process's mark as it is stored, be its slot whose it may.
+#[inline(always)]
+pub fn stored_mark(tgid: u32) -> u64 {
+    TASKS.get(tgid).copied().unwrap_or(0)
 }
 
 #[inline(always)]

@@ -25,10 +25,13 @@ use crate::{
     inventory::Membership,
     kernel::{Kernel, KernelError, LoadOptions, Pretend},
     model::{Alert, EventRecord},
-    pipeline::{Live, LiveError, LiveOptions, Output, Status, StopSignal},
+    pipeline::{ContainerChecks, Live, LiveError, LiveOptions, Output, Status, StopSignal},
     scheduling,
     sinks::{Fanout, SinkError, Sinks, TailItem},
-    telemetry::{Health, Metrics, http, log, metrics::Ring},
+    telemetry::{
+        Health, Metrics, http, log,
+        metrics::{CapabilitySeries, Ring},
+    },
 };
 
 /// Why the agent could not run, or ended.
@@ -74,6 +77,7 @@ pub fn load_options(config: &Config) -> LoadOptions {
         events_bytes: config.rings.events_bytes,
         priority_bytes: config.rings.priority_bytes,
         pretend: Pretend::without(&config.kernel.pretend_without),
+        audit_capabilities: config.audit.capabilities,
     }
 }
 
@@ -123,6 +127,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
             metrics: metrics.clone(),
             health: health.clone(),
             counts: BTreeMap::new(),
+            capabilities: CapabilitySeries::default(),
         };
         let (config, thread_stop) = (config.clone(), stop.clone());
         let (done, mut pipeline_done) = oneshot::channel();
@@ -182,7 +187,7 @@ fn agent_pipeline(
 
 /// One line for each feature that this kernel does not let us serve.
 fn tell_what_is_missing(kernel: &Kernel) {
-    for status in kernel.features.iter().filter(|status| status.tier.is_none()) {
+    for status in kernel.features.iter().filter(|status| status.asked && status.tier.is_none()) {
         let why = status.refused.last().map(|(_, error)| error.to_string()).unwrap_or_default();
         log::warn!("a feature is off", feature = status.feature.name, without = status.feature.without, why);
     }
@@ -195,6 +200,7 @@ struct Agent {
     health: Health,
     /// Events since the metrics were last told: one addition per event instead of a look-up of its series.
     counts: BTreeMap<&'static str, u64>,
+    capabilities: CapabilitySeries,
 }
 
 impl Output for Agent {
@@ -237,6 +243,10 @@ impl Output for Agent {
     fn counts(&mut self, containers: &BTreeMap<&'static str, usize>, processes: usize) {
         self.metrics.containers(containers.iter().map(|(runtime, count)| (*runtime, *count)));
         self.metrics.processes(processes);
+    }
+
+    fn capabilities(&mut self, containers: &[ContainerChecks], classified: bool) {
+        self.capabilities.show(&self.metrics, containers, classified);
     }
 
     fn status(&mut self, status: &Status<'_>) {

@@ -81,7 +81,6 @@ pub mod nr {
     pub const CHROOT: u32 = 161;
     pub const UNSHARE: u32 = 272;
     pub const SETNS: u32 = 308;
-    pub const CLONE3: u32 = 435;
 }
 
 /// Does nothing: whether it can be attached tells whether functions can be hooked at all.

@@ -1,4 +1,5 @@
-//! setns, unshare, and clone or clone3 when they were refused new namespaces. `calls` says how they come here.
+//! setns, unshare, and clone or clone3 when they were refused new namespaces. `calls` says how they come here; refused
+//! clones, where functions can be hooked, from the two functions in `copy_process` that refuse.
 
 use aya_ebpf::{
     helpers::bpf_probe_read_user,
@@ -163,26 +164,42 @@ fn send(frame: &Frame, task: Task, kind: Kind, call: Syscall, mark: u64, bits: u
     frame.send(sealed, sealed.end);
 }
 
+/// `copy_creds(p, clone_flags)`, kernel/cred.c: `copy_process` calls it for the parent, and it makes the user namespace. Its
+/// flags are the kernel's own copy: what clone3 was given in memory may say something else by now.
+#[fexit(function = "copy_creds")]
+pub fn fexit_copy_creds(ctx: FExitContext) -> i32 {
+    copied(ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// `copy_namespaces(flags, tsk)`, kernel/nsproxy.c: called next, by the same, for all other types. Of one clone at most one
+/// of the two fails.
+#[fexit(function = "copy_namespaces")]
+pub fn fexit_copy_namespaces(ctx: FExitContext) -> i32 {
+    copied(ctx.arg(0), ctx.arg(2));
+    0
+}
+
+/// Every fork comes by here, twice, and is to leave at once: nothing is looked up before. (clone's signal number is
+/// not part of these flags: `CLONE_NEWTIME` is what it says.)
+#[inline(always)]
+fn copied(asked: u64, ret: i32) {
+    if ret < 0 && asked & (CLONE_NEW | CLONE_NEWTIME) != 0 {
+        let call = Syscall { nr: nr::CLONE, reserved: 0, ret: ret as i64, args: [asked, 0] };
+        refused_clone(Task::current(), call);
+    }
+}
+
 #[tracepoint]
 pub fn exit_clone(ctx: TracePointContext) -> u32 {
     let task = Task::current();
-    if let Some(call) = calls::from_tracepoint(&ctx, task) {
-        cloned(task, call);
-    }
-    0
-}
-
-#[fexit(function = "__x64_sys_clone")]
-pub fn fexit_clone(ctx: FExitContext) -> i32 {
-    cloned(Task::current(), calls::from_function(&ctx, nr::CLONE));
-    0
-}
-
-#[inline(always)]
-fn cloned(task: Task, call: Syscall) {
-    if call.ret < 0 && call.args[0] & CLONE_NEW != 0 {
+    if let Some(call) = calls::from_tracepoint(&ctx, task)
+        && call.ret < 0
+        && call.args[0] & CLONE_NEW != 0
+    {
         refused_clone(task, call);
     }
+    0
 }
 
 #[tracepoint]
@@ -194,18 +211,13 @@ pub fn exit_clone3(ctx: TracePointContext) -> u32 {
     0
 }
 
-#[fexit(function = "__x64_sys_clone3")]
-pub fn fexit_clone3(ctx: FExitContext) -> i32 {
-    cloned3(Task::current(), calls::from_function(&ctx, nr::CLONE3));
-    0
-}
-
 #[inline(always)]
 fn cloned3(task: Task, mut call: Syscall) {
     if call.ret >= 0 || !able(ability::READ_USER) {
         return;
     }
-    // SAFETY: the helper checks the address; flags are the first member of struct clone_args.
+    // SAFETY: the helper checks the address; flags are the first member of struct clone_args. Another thread may have
+    // changed them since the kernel read them: only the functions above know.
     let asked = unsafe { bpf_probe_read_user(call.args[0] as *const u64) }.unwrap_or(0);
     if asked & (CLONE_NEW | CLONE_NEWTIME) != 0 {
         call.args[0] = asked;

@@ -48,6 +48,9 @@ struct FeatureReport {
     name: &'static str,
     ok: bool,
     required: bool,
+    /// The key of the configuration that would ask for it; nothing was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_configured: Option<&'static str>,
     /// By which means it is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     tier: Option<&'static str>,
@@ -87,6 +90,7 @@ impl FeatureReport {
             name: status.feature.name,
             ok: status.tier.is_some(),
             required: status.feature.required,
+            not_configured: status.feature.asked_by.filter(|_| !status.asked),
             tier: status.tier.map(|tier| tier.name),
             lacks: status.tier.map_or("", |tier| tier.lacks),
             without: status.feature.without,
@@ -181,6 +185,10 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let mut told: Vec<&str> = Vec::new();
     for feature in &report.features {
         let need = if feature.required { "required" } else { "optional" };
+        if let Some(key) = feature.not_configured {
+            writeln!(out, "{:<4} {:<19} {need:<11} not configured ({key})", "off", feature.name)?;
+            continue;
+        }
         let mark = mark(feature.ok, feature.required);
         write!(out, "{mark:<4} {:<19} {need:<11} {}", feature.name, feature.tier.unwrap_or("nothing"))?;
         match (feature.tier, feature.lacks) {

@@ -39,6 +39,7 @@ pub struct Config {
     #[serde(deserialize_with = "values::sweep_seconds")]
     pub sweep_seconds: u64,
     pub stdout: Stdout,
+    pub audit: Audit,
     pub kernel: KernelOptions,
 }
 
@@ -53,6 +54,7 @@ impl Default for Config {
             host_namespaces: HostNamespaces::default(),
             sweep_seconds: 5,
             stdout: Stdout::default(),
+            audit: Audit::default(),
             kernel: KernelOptions::default(),
         }
     }
@@ -159,6 +161,14 @@ pub enum StdoutFormat {
     Auto,
     Json,
     Text,
+}
+
+/// What is counted only where it is asked for, because counting it costs others something.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// Which capabilities each container uses and is denied.
+    pub capabilities: bool,
 }
 
 /// What the agent makes of the kernel.

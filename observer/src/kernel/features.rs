@@ -7,12 +7,19 @@ use observer_common::ability;
 
 use super::attach::{Hook, Probe, SWEEP};
 
+/// The key that asks for checks of capabilities to be counted.
+pub const AUDIT_CAPABILITIES: &str = "audit.capabilities";
+/// The tier that does not tell a use from a check that did not mean one.
+pub const CAPABILITIES_UNCLASSIFIED: &str = "tp_btf";
+
 /// Something that the agent sees.
 #[derive(Clone, Copy, Debug)]
 pub struct Feature {
     pub name: &'static str,
     /// Without it the agent does not start.
     pub required: bool,
+    /// The key of the configuration that asks for it, where it is not always wanted.
+    pub asked_by: Option<&'static str>,
     /// What is not seen if no tier can be had.
     pub without: &'static str,
     /// Best first.
@@ -43,8 +50,8 @@ const fn probe(program: &'static str, hook: Hook, source: &'static str) -> Probe
     Probe { program, hook, source, has_second: true }
 }
 
-/// One that only looks for refusals: what it is skipped for changed nothing.
-const fn refusals(program: &'static str, hook: Hook, source: &'static str) -> Probe {
+/// One without a second program: what it is skipped for changed nothing that later events rest on.
+const fn alone(program: &'static str, hook: Hook, source: &'static str) -> Probe {
     Probe { program, hook, source, has_second: false }
 }
 
@@ -53,6 +60,7 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "processes",
         required: true,
+        asked_by: None,
         without: "processes that begin and end, inherited marks, namespaces made by clone",
         tiers: &[hooks(
             "tp_btf",
@@ -66,6 +74,7 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "cgroups",
         required: true,
+        asked_by: None,
         without: "containers that begin and end, moves between cgroups, entering",
         tiers: &[hooks(
             "tp_btf",
@@ -83,6 +92,7 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "cgroup_transfers",
         required: false,
+        asked_by: None,
         without: "tasks moved in bulk between v1 cgroups",
         tiers: &[hooks(
             "tp_btf",
@@ -96,6 +106,7 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "namespace_calls",
         required: true,
+        asked_by: None,
         without: "setns and unshare at the moment of the call",
         tiers: &[
             Tier {
@@ -131,21 +142,22 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "namespace_refusals",
         required: false,
+        asked_by: None,
         without: "refused attempts to clone into new namespaces",
         tiers: &[
             Tier {
                 name: "fentry",
-                abilities: ability::CALL_ARGUMENTS | ability::READ_USER,
+                abilities: ability::CORE,
                 probes: &[
-                    refusals(
-                        "fexit_clone",
-                        Hook::FunctionExit("__x64_sys_clone"),
-                        "SYSCALL_DEFINE5(clone), kernel/fork.c",
+                    alone(
+                        "fexit_copy_creds",
+                        Hook::FunctionExit("copy_creds"),
+                        "copy_creds, kernel/cred.c, called by copy_process, kernel/fork.c",
                     ),
-                    refusals(
-                        "fexit_clone3",
-                        Hook::FunctionExit("__x64_sys_clone3"),
-                        "SYSCALL_DEFINE2(clone3), kernel/fork.c",
+                    alone(
+                        "fexit_copy_namespaces",
+                        Hook::FunctionExit("copy_namespaces"),
+                        "copy_namespaces, kernel/nsproxy.c, called by copy_process, kernel/fork.c",
                     ),
                 ],
                 lacks: "calls that seccomp refused",
@@ -154,24 +166,21 @@ pub const FEATURES: &[Feature] = &[
                 name: "tracepoint",
                 abilities: ability::CALL_ARGUMENTS | ability::READ_USER,
                 probes: &[
-                    refusals(
-                        "exit_clone",
-                        Hook::SyscallExit("clone"),
-                        "SYSCALL_DEFINE5(clone), kernel/fork.c",
-                    ),
-                    refusals(
+                    alone("exit_clone", Hook::SyscallExit("clone"), "SYSCALL_DEFINE5(clone), kernel/fork.c"),
+                    alone(
                         "exit_clone3",
                         Hook::SyscallExit("clone3"),
                         "SYSCALL_DEFINE2(clone3), kernel/fork.c",
                     ),
                 ],
-                lacks: "",
+                lacks: "32-bit calls, and what clone3 was asked for if another thread changes it during the call",
             },
         ],
     },
     Feature {
         name: "root_calls",
         required: false,
+        asked_by: None,
         without: "chroot and pivot_root at the moment of the call",
         tiers: &[
             Tier {
@@ -209,6 +218,7 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "compat_calls",
         required: false,
+        asked_by: None,
         without: "32-bit calls (int 0x80) at the moment of the call: what they changed shows at the task's next fork, exec or \
                   exit, or in the next sweep",
         tiers: &[Tier {
@@ -242,6 +252,7 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "sweep",
         required: false,
+        asked_by: None,
         without: "changes that no hook shows",
         tiers: &[
             hooks(
@@ -259,45 +270,86 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "pid_namespaces",
         required: false,
+        asked_by: None,
         without: "the pid namespace that a process is in (the one that its children get is seen), and its number there",
         tiers: &[layout(ability::PID_NAMESPACE)],
     },
     Feature {
         name: "time_namespaces",
         required: false,
+        asked_by: None,
         without: "time namespaces",
         tiers: &[layout(ability::TIME_NAMESPACE)],
     },
     Feature {
         name: "cgroup_namespaces",
         required: false,
+        asked_by: None,
         without: "cgroup namespaces",
         tiers: &[layout(ability::CGROUP_NAMESPACE)],
     },
     Feature {
         name: "cgroup_v1",
         required: false,
+        asked_by: None,
         without: "which v1 cgroups an event's process is in: containers are known by their v2 cgroups only",
         tiers: &[layout(ability::CGROUP_V1)],
     },
-    Feature { name: "host_root", required: false, without: "root.escape", tiers: &[layout(ability::ROOT)] },
+    Feature {
+        name: "host_root",
+        required: false,
+        asked_by: None,
+        without: "root.escape",
+        tiers: &[layout(ability::ROOT)],
+    },
     Feature {
         name: "root_mounts",
         required: false,
+        asked_by: None,
         without: "root directories in other mount namespaces, and what a root directory is",
         tiers: &[layout(ability::ROOT_MOUNT)],
     },
     Feature {
         name: "arguments",
         required: false,
+        asked_by: None,
         without: "arguments of programs that end at once, and paths given to chroot and pivot_root",
         tiers: &[layout(ability::PROGRAM | ability::READ_USER)],
     },
     Feature {
         name: "kernel_texts",
         required: false,
+        asked_by: None,
         without: "file names of programs as the kernel has them; paths of cgroups are looked up by their ids",
         tiers: &[layout(ability::READ_KERNEL)],
+    },
+    Feature {
+        name: "capability_checks",
+        required: false,
+        asked_by: Some(AUDIT_CAPABILITIES),
+        without: "which capabilities containers use, and which they are denied",
+        tiers: &[
+            Tier {
+                name: "fentry",
+                abilities: ability::OWN_CREDENTIALS,
+                probes: &[alone(
+                    "fexit_cap_capable",
+                    Hook::FunctionExit("cap_capable"),
+                    "cap_capable, security/commoncap.c",
+                )],
+                lacks: "",
+            },
+            Tier {
+                name: CAPABILITIES_UNCLASSIFIED,
+                abilities: ability::OWN_CREDENTIALS,
+                probes: &[alone(
+                    "tp_cap_capable",
+                    Hook::TpBtf("cap_capable"),
+                    "cap_capable, security/commoncap.c (6.14)",
+                )],
+                lacks: "which checks are speculative (NOAUDIT)",
+            },
+        ],
     },
 ];
 

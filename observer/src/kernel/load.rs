@@ -11,14 +11,15 @@ use aya::{
     programs::{Iter, Program},
     util::nr_cpus,
 };
-use observer_common::{Host, NOTES, Offsets};
+use observer_common::{CAPABILITY_KEYS, Host, NOTES, Offsets};
 
 use super::{
     KernelError,
     abilities::Abilities,
     attach::{Attacher, Attachment, Hook, Probe, SWEEP},
     btf,
-    features::{FEATURES, Feature, Tier},
+    capabilities::CapabilityTable,
+    features::{AUDIT_CAPABILITIES, CAPABILITIES_UNCLASSIFIED, FEATURES, Feature, Tier},
     maps::{LossCounters, SlotTable},
     pretend::Pretend,
     skipped::Skipped,
@@ -34,6 +35,18 @@ pub struct LoadOptions {
     /// Bytes of the priority ring: a power of two of pages.
     pub priority_bytes: u32,
     pub pretend: Pretend,
+    /// Count checks of capabilities.
+    pub audit_capabilities: bool,
+}
+
+impl LoadOptions {
+    /// Whether the configuration asks for a feature.
+    fn asks_for(&self, feature: &Feature) -> bool {
+        match feature.asked_by {
+            None => true,
+            Some(key) => key == AUDIT_CAPABILITIES && self.audit_capabilities,
+        }
+    }
 }
 
 /// What became of one feature.
@@ -42,6 +55,8 @@ pub struct FeatureStatus {
     pub feature: &'static Feature,
     /// The tier that serves it.
     pub tier: Option<&'static Tier>,
+    /// Whether the configuration wants it; if not, no tier was tried.
+    pub asked: bool,
     /// The tiers that would have been better, and why each of them was not to be had.
     pub refused: Vec<(&'static Tier, KernelError)>,
 }
@@ -91,12 +106,13 @@ impl Kernel {
             .map_max_entries("TASKS", pid_max)
             .map_max_entries("TUPLES", pid_max)
             .map_max_entries("SEEN", if abilities.preemption.abilities() == 0 { 1 } else { NOTES })
+            .map_max_entries("CAPABILITIES", if options.audit_capabilities { CAPABILITY_KEYS } else { 1 })
             .map_max_entries("EVENTS", options.events_bytes)
             .map_max_entries("PRIORITY", options.priority_bytes);
         let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
         wake_at(&mut bpf, u64::from(options.events_bytes) / 8)?;
         let (features, attached) =
-            serve_all(&Attacher::new(&mut bpf, &types, &options.pretend, &abilities), &abilities);
+            serve_all(&Attacher::new(&mut bpf, &types, &options.pretend, &abilities), &abilities, options);
         Ok(Kernel { bpf, _attached: attached, features, offsets: fields.offsets })
     }
 
@@ -137,6 +153,13 @@ impl Kernel {
 
     pub fn slots(&mut self) -> Result<SlotTable, KernelError> {
         SlotTable::new(&mut self.bpf)
+    }
+
+    /// The table of checks of capabilities; none if they are not counted.
+    pub fn capabilities(&mut self) -> Result<Option<CapabilityTable>, KernelError> {
+        let served = self.features.iter().find(|it| it.feature.asked_by == Some(AUDIT_CAPABILITIES));
+        let Some(tier) = served.and_then(|status| status.tier) else { return Ok(None) };
+        CapabilityTable::new(&mut self.bpf, tier.name != CAPABILITIES_UNCLASSIFIED).map(Some)
     }
 
     pub fn losses(&mut self) -> Result<LossCounters, KernelError> {
@@ -229,7 +252,11 @@ impl log::Log for KernelLog {
 }
 
 /// Serves every feature: all of them by their first tier at once, those that it cannot serve by their next.
-fn serve_all(attacher: &Attacher<'_>, abilities: &Abilities) -> (Vec<FeatureStatus>, Vec<Attachment>) {
+fn serve_all(
+    attacher: &Attacher<'_>,
+    abilities: &Abilities,
+    options: &LoadOptions,
+) -> (Vec<FeatureStatus>, Vec<Attachment>) {
     let functions_refused = attacher.functions_refused();
     let hopeless = |tier: &'static Tier| {
         let why = abilities.why(tier.abilities);
@@ -240,13 +267,19 @@ fn serve_all(attacher: &Attacher<'_>, abilities: &Abilities) -> (Vec<FeatureStat
         let refused = functions_refused.as_ref().filter(|_| of_functions)?;
         Some(KernelError::Unable(refused.clone()))
     };
-    let mut statuses: Vec<FeatureStatus> =
-        FEATURES.iter().map(|feature| FeatureStatus { feature, tier: None, refused: Vec::new() }).collect();
+    let status = |feature: &'static Feature| FeatureStatus {
+        feature,
+        tier: None,
+        asked: options.asks_for(feature),
+        refused: Vec::new(),
+    };
+    let mut statuses: Vec<FeatureStatus> = FEATURES.iter().map(status).collect();
     let mut attached = Vec::new();
     loop {
         // The next tier of each feature that has none yet.
         let mut trials: Vec<(usize, &'static Tier)> = Vec::new();
-        for (at, status) in statuses.iter_mut().enumerate().filter(|(_, status)| status.tier.is_none()) {
+        let open = |status: &FeatureStatus| status.asked && status.tier.is_none();
+        for (at, status) in statuses.iter_mut().enumerate().filter(|(_, status)| open(status)) {
             while let Some(tier) = status.feature.tiers.get(status.refused.len()) {
                 match hopeless(tier) {
                     Some(error) => status.refused.push((tier, error)),

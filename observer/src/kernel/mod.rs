@@ -3,6 +3,7 @@
 mod abilities;
 mod attach;
 mod btf;
+mod capabilities;
 mod features;
 mod load;
 mod maps;
@@ -14,6 +15,7 @@ use std::{io, path::PathBuf};
 
 pub use attach::{Hook, Probe};
 pub use btf::VMLINUX;
+pub use capabilities::CapabilityTable;
 pub use features::{FEATURES, Feature, Tier};
 pub use load::{FeatureStatus, Kernel, LoadOptions, Rings};
 pub use maps::{LossCounters, SlotTable};

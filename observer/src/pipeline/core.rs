@@ -10,7 +10,7 @@ use super::{held, held::Held, write};
 use crate::{
     decode::{DecodeError, Event, decode},
     detect::{self, Draft, Fold, Folded},
-    enrich::{Effect, Enricher, Fact, Finding, Snapshot},
+    enrich::{Effect, Enricher, Fact, Finding, Snapshot, World},
     host::Host,
     model::{Alert, Clock, EventRecord},
 };
@@ -191,6 +191,11 @@ impl Core {
             *by_runtime.entry(container.runtime.name()).or_default() += 1;
         }
         (by_runtime, self.enricher.world.processes.len())
+    }
+
+    /// The tables.
+    pub fn world(&self) -> &World {
+        &self.enricher.world
     }
 
     /// An event as `tail --events` shows it.

@@ -11,6 +11,7 @@ use std::{
 use observer_common::{CgroupKey, Loss, SlotInfo};
 
 use super::{
+    capabilities::{CapabilityAudit, ContainerChecks},
     core::{Core, Displaced, Tick},
     record::{RecordError, Recorder, RecordingHost},
 };
@@ -45,6 +46,9 @@ pub trait Output {
     fn rings_read(&mut self) {}
     /// Living containers by runtime and known processes, when they may have changed; at most every 100 ms.
     fn counts(&mut self, _containers: &std::collections::BTreeMap<&'static str, usize>, _processes: usize) {}
+    /// What was counted of checks of capabilities, if they are counted: all living containers of which there is something, about
+    /// once a second. `classified`: checks that meant no use are told apart.
+    fn capabilities(&mut self, _containers: &[ContainerChecks], _classified: bool) {}
     /// About once a second.
     fn status(&mut self, status: &Status<'_>);
     /// False ends the loop.
@@ -109,6 +113,7 @@ pub struct Live {
     rings: Rings,
     slots: SlotTable,
     losses: LossCounters,
+    capabilities: Option<CapabilityAudit>,
     core: Core,
     host: Box<dyn Host>,
     recorder: Option<Recorder>,
@@ -151,6 +156,7 @@ impl Live {
         let iterates = kernel.sweep();
         let mut slots = kernel.slots()?;
         let losses = kernel.losses()?;
+        let capabilities = kernel.capabilities()?.map(CapabilityAudit::new);
         let skipped = kernel.skipped()?;
         let rings = kernel.rings()?;
         let hierarchies =
@@ -190,6 +196,7 @@ impl Live {
             rings,
             slots,
             losses,
+            capabilities,
             core,
             host,
             recorder,
@@ -301,6 +308,10 @@ impl Live {
         send(output, alerts, now_ns);
         self.apply_effects();
         let ring_used = std::mem::take(&mut self.ring_used);
+        if let Some(audit) = &mut self.capabilities {
+            let containers = audit.read(self.core.world());
+            output.capabilities(&containers, audit.classified());
+        }
         output.status(&Status { tick: &tick, folded: self.core.take_folded(), ring_used });
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! Metrics. One table holds every family: registration and docs/metrics.md are both made from it.
 //!
-//! Label values come from closed lists (kinds, reasons, rules, sinks, hooks), so that no attacker can make series.
+//! Label values come from closed lists (kinds, reasons, rules, sinks, hooks), so that no attacker can make series. Those of
+//! containers go with them, and there is a ceiling.
+
+mod capabilities;
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,6 +12,8 @@ use prometheus::{
     Counter, Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+
+pub use capabilities::CapabilitySeries;
 
 use super::process;
 use crate::{
@@ -92,7 +97,7 @@ families! {
     events: IntCounterVec = "observer_events_total", ["kind"],
         "Events that came from the kernel and were decoded, by kind.";
     lost: IntCounterVec = "observer_events_lost_total", ["reason"],
-        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing), decode (a frame that was not understood), sink (an alert that standard output did not take in time).";
+        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing, or a check of a capability was not counted), decode (a frame that was not understood), sink (an alert that standard output did not take in time).";
     alerts: IntCounterVec = "observer_alerts_total", ["rule", "severity"],
         "Alerts given to the sinks, by rule and severity.";
     alerts_folded: IntCounterVec = "observer_alerts_folded_total", ["rule"],
@@ -111,6 +116,12 @@ families! {
         "Alerts that a sink wrote; for the socket, once for each subscriber.";
     sink_dropped: IntCounterVec = "observer_sink_dropped_total", ["sink"],
         "Alerts and events that a sink's full queue turned away; for the socket, once for each subscriber.";
+    capability_used: IntGaugeVec = "observer_container_capability_used", ["container", "name", "capability"],
+        "1 if a process of the container has used the capability, 0 if it was only denied, or asked for by the kernel without meaning to use it; no series if it was never asked for. With audit.capabilities, of at most 1024 containers.";
+    capability_denied: IntCounterVec = "observer_container_capability_denied_total", ["container", "name", "capability"],
+        "Checks of a capability that the container's processes did not have, without those that the kernel makes speculatively.";
+    capability_unclassified: IntCounterVec = "observer_container_capability_unclassified_total", ["container", "name", "capability", "result"],
+        "Checks of a capability, granted or denied, where this kernel does not show which of them are speculative (tier tp_btf): instead of the two families above.";
     feature_enabled: IntGaugeVec = "observer_feature_enabled", ["feature", "tier"],
         "1 if this tier serves the feature, 0 if a better one does or this kernel refuses it; all 0 means that the feature is off.";
     ready: IntGauge = "observer_ready", [],
@@ -372,6 +383,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::pipeline::ContainerChecks;
 
     fn value(text: &str, series: &str) -> Option<f64> {
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
@@ -381,6 +393,13 @@ mod tests {
     fn every_family_of_the_table_is_exposed() {
         let metrics = Metrics::new();
         metrics.feature("processes", "tp_btf", true);
+        let checks = [ContainerChecks {
+            id: "c".into(),
+            name: String::new(),
+            checks: [(0, Default::default())].into(),
+        }];
+        CapabilitySeries::default().show(&metrics, &checks, true);
+        CapabilitySeries::default().show(&metrics, &checks, false);
         metrics.sink("stdout", true);
         let text = metrics.expose(true);
         for family in FAMILIES {

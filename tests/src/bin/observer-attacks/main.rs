@@ -11,6 +11,7 @@ mod cgroup;
 mod hostile;
 mod namespaces;
 mod raw;
+mod refused;
 mod root;
 mod sys;
 mod threads;
@@ -28,6 +29,9 @@ const USAGE: &str = "observer-attacks ATTACK [ARGUMENTS]
   unshare32     TYPES [CMD...]             by int 0x80
   unshare-user  [CMD...]
   clone-newns   TYPES CMD...               new namespaces by clone3
+  clone-chrooted DIR TYPES                 chroot, then clone3 into a user namespace and others: to be refused
+  clone32       TYPES                      by int 0x80, to be refused
+  clone3-race   TYPES N                    clones refused N times while a thread rewrites their flags
   confuse32                                32-bit calls whose numbers are watched calls' in 64-bit
   count-eperm   N SOURCE TYPE              N joins that must be refused
   thread-exec   CMD...                     a thread that is not the leader execs
@@ -82,6 +86,9 @@ fn run(args: &[&str]) -> Result<String, Errno> {
         ["unshare32", types, cmd @ ..] => namespaces::unshare32(types, cmd),
         ["unshare-user", cmd @ ..] => namespaces::unshare("user", cmd),
         ["clone-newns", types, cmd @ ..] if !cmd.is_empty() => namespaces::clone_newns(types, cmd),
+        ["clone-chrooted", dir, types] => refused::clone_chrooted(dir, types),
+        ["clone32", types] => refused::clone32(types),
+        ["clone3-race", types, n] => refused::clone3_race(types, number(n)),
         ["confuse32"] => namespaces::confuse32(),
         ["count-eperm", n, source, kind] => namespaces::count_eperm(number(n), source, kind),
         ["thread-exec", cmd @ ..] if !cmd.is_empty() => threads::thread_exec(cmd),

@@ -3,6 +3,7 @@
 use std::arch::asm;
 
 pub(crate) const CHROOT: i32 = 61;
+pub(crate) const CLONE: i32 = 120;
 pub(crate) const UNSHARE: i32 = 310;
 pub(crate) const SETNS: i32 = 346;
 
