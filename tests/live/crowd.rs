@@ -71,20 +71,20 @@ fn three_hundred_containers_are_listed_at_once() {
         ours.filter(|c| c["processes"] == PROCESSES + 1).count() == count as usize
     };
     assert!(wait::until_true(pace::patience(Duration::from_secs(20)), all_there), "not all are there");
-    for way in [&[][..], &["--no-agent"]] {
+    // A scan of everything comes on top where no agent is asked.
+    for (way, longer) in [(&[][..], 1), (&["--no-agent"], 2)] {
         for (verb, bound) in [("ps", 300), ("ns", 500)] {
             let (took, text) = timed(&config, &[&[verb], way].concat());
-            pace::assert_within(
-                &format!("{verb} {way:?} of {count} containers"),
-                took,
-                Duration::from_millis(bound),
-            );
+            let bound = Duration::from_millis(bound * longer);
+            pace::assert_within(&format!("{verb} {way:?} of {count} containers"), took, bound);
             assert!(text.lines().count() > count as usize, "{verb}: {} lines", text.lines().count());
         }
     }
     let (took, text) = timed(&config, &["tree"]);
     println!("tree of {count} containers: {took:?}");
-    assert_eq!(text.matches("sleep 1000").count(), (count * (PROCESSES - 1)) as usize);
+    let sleeping =
+        text.lines().filter(|line| line.contains("  sleep  ") && line.ends_with("sleep 1000")).count();
+    assert_eq!(sleeping, (count * (PROCESSES - 1)) as usize);
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("the agent's status");
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
