@@ -1,8 +1,10 @@
 //! Namespaces' inodes are handed out again, lowest first: a dead container's must not be taken for a live one's.
 
 use crate::lab;
+use observer_live::agent::{self, Config};
 use observer_live::spec::Spec;
-use observer_live::{alert::Alert, host};
+use observer_live::{alert::Alert, host, pace, rootfs, wait};
+use std::time::Duration;
 
 /// How often to try. An inode that is free again is taken by whoever makes a namespace next, on a busy machine somebody
 /// else; and a network namespace is taken down by a worker some time after its last user is gone.
@@ -86,5 +88,50 @@ fn the_new_holder_of_an_inode_is_the_one_joined() {
         break;
     }
     assert!(found, "no network inode was reused in {TRIES} tries");
+    agent.finish();
+}
+
+/// One pid, again and again, in turn in two containers, and the second's cgroups made anew each time: whoever has it now is who
+/// the agent says, in the list and in the alert. (In nature a pid comes round after thousands; clone3 lets a test choose.)
+#[test]
+fn a_pid_that_changes_its_container_is_the_new_ones() {
+    let Some(lab) = lab() else { return };
+    let target = host::target();
+    let config = Config::new("");
+    let agent = lab.only_agent(config.clone());
+    let first = lab.container(Spec::privileged("pid-first"));
+    let members = |id: &str| {
+        let mut verb = agent::observer(&["--config", config.arg(), "tree", id, "--json"]);
+        let tree: serde_json::Value = serde_json::from_str(&rootfs::run(&mut verb)).expect("JSON");
+        let processes = tree[0]["tree"].as_array().expect("processes").clone();
+        processes.iter().filter_map(|process| process["pid"].as_u64()).collect::<Vec<_>>()
+    };
+    // A number that nobody has: one more than the newest's, and with room for what is started meanwhile.
+    let pid =
+        host::Guard::spawn(std::process::Command::new("sleep").arg("0")).expect("start sleep").pid() + 500;
+    let rounds = pace::count(20);
+    for round in 0..rounds {
+        let second = lab.container(Spec::privileged(&format!("pid-second-{round}")));
+        for (holder, other) in [(&first, &second), (&second, &first)] {
+            holder.shell().start(&format!("observer-attacks as-pid {pid} sleep 1000"));
+            let held = || members(&holder.id).contains(&pid.into());
+            assert!(
+                wait::until_true(pace::patience(Duration::from_secs(2)), held),
+                "round {round}: {pid} is missing"
+            );
+            assert!(!members(&other.id).contains(&pid.into()), "round {round}: {pid} is in both");
+            host::signal(pid, libc::SIGKILL);
+            holder.shell().wait(Duration::from_secs(30));
+        }
+        if round + 1 == rounds {
+            // The same number in the second, and now it leaves.
+            second.sh(&format!("observer-attacks as-pid {pid} nsenter -t {} -n true", target.pid())).ok();
+            let alert = agent.wait_for("namespace.escape", &second.id);
+            assert_eq!(alert.pid(), Some(pid), "{}", alert.line);
+            assert!(!mentions(&alert, &first.id), "{}", alert.line);
+            agent.settle();
+            agent.assert_only(&[("namespace.escape", "critical", &second.id)]);
+        }
+    }
     agent.finish();
 }

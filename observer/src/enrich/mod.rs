@@ -122,7 +122,7 @@ impl Enricher {
                 }
             }
             _ => {
-                if self.world.is_buried(key) {
+                if self.world.is_buried(header.tgid, header.start_ns) {
                     return;
                 }
                 let parent = event

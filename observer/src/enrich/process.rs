@@ -8,7 +8,7 @@ use super::{Enricher, finding::*, world::CgroupEntry};
 use crate::{
     decode::{Event, Payload, arguments, text},
     host::{Host, RuntimeFacts},
-    model::{ContainerKey, NsType, Process, ProcessKey, Runtime, Tuple},
+    model::{ContainerKey, NsType, Process, ProcessKey, Runtime, TICK_NS, Tuple},
 };
 
 impl Enricher {
@@ -96,11 +96,12 @@ impl Enricher {
         let header = &event.header;
         let key = ProcessKey::new(header.tgid, header.start_ns);
         let parent_key = ProcessKey::new(fork.parent_tgid, fork.parent_start_ns);
-        if self.world.is_buried(key) {
+        if self.world.is_buried(header.tgid, header.start_ns) {
             return;
         }
         if let Some(known) = self.world.processes.get_mut(&header.tgid)
             && known.key == key
+            && (known.start_ns == header.start_ns || known.start_ns.is_multiple_of(TICK_NS))
         {
             // Newer news came first by the other ring; only the parent may be missing.
             known.parent = Some(parent_key);
@@ -363,7 +364,7 @@ impl Enricher {
                 Door::Unseen,
             );
         }
-        self.world.remove_process(ProcessKey::new(header.tgid, header.start_ns));
+        self.world.bury(header.tgid, header.start_ns);
         if let Some(container) = container {
             self.world.drop_if_gone(container);
         }

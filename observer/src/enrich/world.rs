@@ -54,8 +54,9 @@ pub struct World {
     /// Namespaces of threads that differ from their process's, by (pid, tid).
     pub threads: BTreeMap<(u32, u32), Tuple>,
     next_container: u64,
-    graves: VecDeque<ProcessKey>,
-    buried: HashSet<ProcessKey>,
+    /// (pid, start in ns): a pid can be given again within the tick that a key counts in.
+    graves: VecDeque<(u32, u64)>,
+    buried: HashSet<(u32, u64)>,
     pub effects: Vec<Effect>,
 }
 
@@ -276,8 +277,8 @@ impl World {
 
     // --- processes
 
-    pub fn is_buried(&self, key: ProcessKey) -> bool {
-        self.buried.contains(&key)
+    pub fn is_buried(&self, pid: u32, start_ns: u64) -> bool {
+        self.buried.contains(&(pid, start_ns))
     }
 
     pub fn insert_process(&mut self, process: Process) {
@@ -307,15 +308,28 @@ impl World {
         }
     }
 
-    pub fn remove_process(&mut self, key: ProcessKey) {
+    /// A process whose end was seen.
+    pub fn bury(&mut self, pid: u32, start_ns: u64) {
         if self.graves.len() == GRAVES
             && let Some(oldest) = self.graves.pop_front()
         {
             self.buried.remove(&oldest);
         }
-        if self.buried.insert(key) {
-            self.graves.push_back(key);
+        if self.buried.insert((pid, start_ns)) {
+            self.graves.push_back((pid, start_ns));
         }
+        let is_it = |process: &Process| {
+            // What the scan at start found has the start in ticks only.
+            process.start_ns == start_ns
+                || process.start_ns.is_multiple_of(TICK_NS) && process.key == ProcessKey::new(pid, start_ns)
+        };
+        if self.processes.get(&pid).is_some_and(is_it) {
+            self.remove_process(ProcessKey::new(pid, start_ns));
+        }
+    }
+
+    /// One that is gone, however that is known.
+    pub fn remove_process(&mut self, key: ProcessKey) {
         if self.processes.get(&key.pid).is_none_or(|process| process.key != key) {
             return;
         }

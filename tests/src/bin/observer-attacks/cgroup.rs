@@ -20,3 +20,10 @@ pub(crate) fn clone_into(dir: &str, cmd: &[&str]) -> Result<String, Errno> {
         CloneArgs { flags: CLONE_INTO_CGROUP, cgroup: dir.as_raw_fd() as u64, ..Default::default() };
     sys::clone3_and_run(&mut args, cmd)
 }
+
+/// A child with a pid of our choice (clone3's set_tid, since Linux 5.5): as if the kernel had come round to that number.
+pub(crate) fn as_pid(pid: u64, cmd: &[&str]) -> Result<String, Errno> {
+    let wanted = pid as i32;
+    let mut args = CloneArgs { set_tid: &raw const wanted as u64, set_tid_size: 1, ..Default::default() };
+    sys::clone3_and_run(&mut args, cmd)
+}

@@ -42,6 +42,7 @@ const USAGE: &str = "observer-attacks ATTACK [ARGUMENTS]
   pivot         DIR [CMD...]               in a new mount namespace
   join-cgroup   FILE [CMD...]              writes 0 to cgroup.procs or tasks
   clone-into-cgroup DIR CMD...             clone3 with CLONE_INTO_CGROUP
+  as-pid        PID CMD...                 clone3 with set_tid: that very pid again
   quick                                    one unshare(CLONE_NEWUTS), then gone
   hostile-exec  SOURCE TYPES               the same joins under a hostile name, comm and arguments
 TYPES: comma-separated names of mnt, pid, net, ipc, uts, user, cgroup, time";
@@ -99,6 +100,7 @@ fn run(args: &[&str]) -> Result<String, Errno> {
         ["pivot", dir, cmd @ ..] => root::pivot(dir, cmd),
         ["join-cgroup", file, cmd @ ..] => cgroup::join(file, cmd),
         ["clone-into-cgroup", dir, cmd @ ..] if !cmd.is_empty() => cgroup::clone_into(dir, cmd),
+        ["as-pid", pid, cmd @ ..] if !cmd.is_empty() => cgroup::as_pid(number(pid), cmd),
         ["quick"] => namespaces::unshare("uts", &[]),
         ["hostile-exec", source, types] => hostile::first_stage(source, types),
         _ => usage(),
