@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     config::{Config, HostNamespaces},
-    host::Roots,
+    host::{Roots, cri::Sockets},
     kernel::{Kernel, KernelError, LoadOptions, Pretend},
     model::{Alert, EventRecord},
     pipeline::{Live, LiveError, LiveOptions, Output, Status, StopSignal},
@@ -57,6 +57,7 @@ fn live_options(config: &Config, record: Option<PathBuf>) -> LiveOptions {
             lib: config.host.lib.clone(),
             docker: config.host.docker.clone(),
         },
+        cri_sockets: Sockets::new(config.host.cri_sockets.as_deref(), &config.host.run),
         sweep_seconds: config.sweep_seconds,
         own_host: config.host_namespaces == HostNamespaces::Own,
         record,
