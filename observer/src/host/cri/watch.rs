@@ -78,7 +78,7 @@ struct Wanted {
 
 #[derive(Debug)]
 enum Look {
-    Known(RuntimeFacts),
+    Known(Box<RuntimeFacts>),
     /// Nobody has answered since it was asked for.
     Pending,
     Unknown,
@@ -104,12 +104,12 @@ impl Watch {
         // A name that nobody has given it: containerd's state has the id in its place.
         let unnamed = |facts: &RuntimeFacts| facts.name.as_deref() == Some(id);
         match (self.look(id, Instant::now()), disk) {
-            (Look::Known(known), None) => Some(known),
+            (Look::Known(known), None) => Some(*known),
             (Look::Known(known), Some(mut facts)) => {
                 if unnamed(&facts) {
                     facts.name = None;
                 }
-                runtime::complete(&mut facts, known);
+                runtime::complete(&mut facts, *known);
                 Some(facts)
             }
             // Half of it would pass for all there is, and nobody would ask again.
@@ -139,7 +139,7 @@ impl Watch {
         };
         let Shared { seen, wanted } = &mut *shared;
         if let Some(facts) = seen.iter().find_map(|seen| seen.facts.get(id)) {
-            let facts = facts.clone();
+            let facts = Box::new(facts.clone());
             wanted.remove(id);
             return Look::Known(facts);
         }
