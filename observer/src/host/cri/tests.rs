@@ -540,6 +540,22 @@ fn a_socket_may_come_later() {
     assert!(!none.is_asking());
 }
 
+/// While a runtime is being restarted, its containers live on, and are still known.
+#[test]
+fn a_runtime_may_be_restarted() {
+    let fake = Fake::start(runtime("containerd", &[sandbox('a', "old")], &[]));
+    let mut watch = Watch::new(fake.sockets());
+    let socket = fake.socket.clone();
+    drop(fake);
+    // It is asked for something else meanwhile, in vain.
+    assert_eq!(wait_for(&mut watch, &id('b'), Duration::from_millis(600)), None);
+    assert_eq!(watch.complete(&id('a'), None).and_then(|facts| facts.pod_name).as_deref(), Some("old"));
+    let _fake = Fake::start_at(socket, runtime("containerd", &[sandbox('b', "new")], &[]));
+    let facts = wait_for(&mut watch, &id('b'), SECOND).expect("the new pod");
+    assert_eq!(facts.pod_name.as_deref(), Some("new"));
+    assert_eq!(watch.complete(&id('a'), None), None, "what is gone is forgotten");
+}
+
 #[test]
 fn usual_sockets_are_those_that_are_there() {
     let run = std::env::temp_dir().join(format!("observer-cri-run-{}", std::process::id()));
