@@ -36,6 +36,8 @@ mod lifecycle;
 mod nested;
 #[path = "live/ordinary.rs"]
 mod ordinary;
+#[path = "live/pods.rs"]
+mod pods;
 #[path = "live/recording.rs"]
 mod recording;
 #[path = "live/refused.rs"]

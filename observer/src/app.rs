@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     config::{Config, HostNamespaces},
-    host::Roots,
+    host::{Roots, cri::Sockets},
     inventory::Membership,
     kernel::{Kernel, KernelError, LoadOptions, Pretend},
     model::{Alert, EventRecord},
@@ -66,6 +66,7 @@ fn live_options(config: &Config, record: Option<PathBuf>) -> LiveOptions {
     LiveOptions {
         node: config.node_name(),
         roots: roots(config),
+        cri_sockets: Sockets::new(config.host.cri_sockets.as_deref(), &config.host.run),
         sweep_seconds: config.sweep_seconds,
         own_host: config.host_namespaces == HostNamespaces::Own,
         record,

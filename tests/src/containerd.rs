@@ -63,7 +63,7 @@ fn start(attacks: &Path) -> Containerd {
 }
 
 /// The root as the archive that `docker save` would write, which is what `ctr image import` reads.
-fn archive(dir: &Path, layer: &Path) -> PathBuf {
+pub(crate) fn archive(dir: &Path, layer: &Path) -> PathBuf {
     let digest = rootfs::run(Command::new("sha256sum").arg(layer));
     let digest = digest.split_whitespace().next().expect("a digest");
     let dir = dir.join("image");
@@ -71,7 +71,8 @@ fn archive(dir: &Path, layer: &Path) -> PathBuf {
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": {"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
+        // The command is what a pod's sandbox runs; containers are given their own.
+        "config": {"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sleep", "100000"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
     let manifest =

@@ -80,7 +80,7 @@ const LOCKDOWN_TESTS: [&str; 6] =
     ["escape::", "cgroups::", "entered::", "nested::", "refused::", "capabilities::"];
 
 /// Longer than any run has taken here, by far.
-const LIMIT: Duration = Duration::from_secs(8 * 60);
+const LIMIT: Duration = Duration::from_secs(12 * 60);
 
 pub fn verb(args: &Args) -> Result<()> {
     setup::ensure(Purpose::Vm)?;

@@ -8,7 +8,7 @@ use super::{Global, agent};
 use crate::{
     app,
     config::{Config, HostNamespaces},
-    host::{self, Hierarchy, ProcFacts, Roots},
+    host::{self, Hierarchy, ProcFacts, Roots, cri::Sockets},
     inventory::{self, Look, Membership, Source, Wanted},
     render::{Colours, Surface, Untrusted},
 };
@@ -76,9 +76,10 @@ impl Looker {
             }
             _ => {}
         }
+        let sockets = Sockets::new(self.config.host.cri_sockets.as_deref(), &self.roots.run).present();
         let own = self.config.host_namespaces == HostNamespaces::Own;
         let (membership, scanned, host_known) =
-            inventory::by_scan(&self.roots, &self.config.node_name(), own, &self.hierarchies)
+            inventory::by_scan(&self.roots, &self.config.node_name(), own, &self.hierarchies, &sockets)
                 .context("cannot read /proc")?;
         Ok(Answer { membership, source: Source::Scan, scanned: Some(scanned), host_known })
     }

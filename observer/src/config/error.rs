@@ -86,6 +86,7 @@ fn plain(expected: &'static str) -> &'static str {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a number that is not negative",
         "bool" => "true or false",
         "mapping start" => "keys with values",
+        "sequence start" => "a list",
         "string scalar" => "text",
         other => other,
     }

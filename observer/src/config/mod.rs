@@ -121,6 +121,9 @@ pub struct HostRoots {
     pub lib: PathBuf,
     #[serde(deserialize_with = "values::absolute_path")]
     pub docker: PathBuf,
+    /// The CRI runtimes' sockets; `None` for those in their usual places.
+    #[serde(deserialize_with = "values::sockets")]
+    pub cri_sockets: Option<Vec<PathBuf>>,
 }
 
 impl Default for HostRoots {
@@ -131,6 +134,7 @@ impl Default for HostRoots {
             run: "/run".into(),
             lib: "/var/lib".into(),
             docker: "/var/lib/docker".into(),
+            cri_sockets: None,
         }
     }
 }

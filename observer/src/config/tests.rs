@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 22);
+    assert_eq!(expected.len(), 23);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -63,6 +63,18 @@ fn http_can_be_switched_off() {
 }
 
 #[test]
+fn cri_sockets_are_found_named_or_none() {
+    let sockets =
+        |text: &str| parse(&format!("host:\n  cri_sockets: {text}\n")).expect(text).host.cri_sockets;
+    for text in ["", "~", "null"] {
+        assert_eq!(sockets(text), None, "{text:?}");
+    }
+    assert_eq!(sockets("[]"), Some(Vec::new()));
+    let both: Vec<PathBuf> = vec!["/run/a.sock".into(), "/b".into()];
+    assert_eq!(sockets("[/run/a.sock, \"unix:///b\"]"), Some(both));
+}
+
+#[test]
 fn the_node_has_a_name_anyhow() {
     assert!(!Config::default().node_name().is_empty());
 }
@@ -73,6 +85,7 @@ fn a_mistake_is_told_in_one_line() {
     let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `audit`, `kernel`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
+    let cri = "a socket's absolute path of at most 107 bytes";
     let cases: &[(&str, &str, String)] = &[
         ("a misspelt key", "node: a\nhtpp:\n  listen: off\n", format!("2: unknown key `htpp` (did you mean `http`?), expected one of {top}")),
         ("a key from nowhere", "colour: red\n", format!("1: unknown key `colour`, expected one of {top}")),
@@ -89,6 +102,10 @@ fn a_mistake_is_told_in_one_line() {
         ("a port only", "http:\n  listen: 9736\n", format!("2: found string \"9736\", expected {address}")),
         ("an unknown word", "stdout:\n  format: jsno\n", "2: unknown value `jsno` (did you mean `json`?), expected one of `auto`, `json`, `text`".to_owned()),
         ("a relative path", "socket:\n  path: observer.sock\n", "2: found string \"observer.sock\", expected an absolute path".to_owned()),
+        ("a relative socket", "host:\n  cri_sockets:\n    - /run/a.sock\n    - b.sock\n", format!("4: found string \"b.sock\", expected {cri}")),
+        ("a relative URL", "host:\n  cri_sockets: [\"unix://b.sock\"]\n", format!("2: found string \"unix://b.sock\", expected {cri}")),
+        ("another kind of socket", "host:\n  cri_sockets: [\"tcp://127.0.0.1:1\"]\n", format!("2: found string \"tcp://127.0.0.1:1\", expected {cri}")),
+        ("no list of sockets", "host:\n  cri_sockets: /run/a.sock\n", "2: found `/run/a.sock`, expected a list".to_owned()),
         ("an empty name", "node: \"\"\n", "1: found string \"\", expected a name".to_owned()),
         ("nothing that can be hidden", "kernel:\n  pretend_without: [fexit]\n", "2: found string \"fexit\", expected a word that begins with field:, helper:, hook:, type:".to_owned()),
         ("a list for a mapping", "rings: [1]\n", "1: found `[`, expected keys with values".to_owned()),

@@ -16,6 +16,8 @@ use crate::kernel::PRETEND_PREFIXES;
 
 /// The smallest ring: one page.
 const MIN_RING_BYTES: u32 = 4096;
+/// `sun_path` of unix(7), less the byte that ends it.
+const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 pub fn node<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let name = Option::<String>::deserialize(deserializer)?;
@@ -44,6 +46,26 @@ pub fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathB
     } else {
         Err(D::Error::invalid_value(Unexpected::Str(&text), &"an absolute path"))
     }
+}
+
+/// Paths, or `unix://` and a path, as the kubelet and crictl have it.
+pub fn sockets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
+    // Each by itself, so that an error has the line of the one that is wrong.
+    struct Socket(PathBuf);
+    impl<'de> Deserialize<'de> for Socket {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            let path = Path::new(text.strip_prefix("unix://").unwrap_or(&text));
+            if path.is_absolute() && path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
+                Ok(Socket(path.to_owned()))
+            } else {
+                let expected = "a socket's absolute path of at most 107 bytes";
+                Err(D::Error::invalid_value(Unexpected::Str(&text), &expected))
+            }
+        }
+    }
+    let sockets = Option::<Vec<Socket>>::deserialize(deserializer)?;
+    Ok(sockets.map(|sockets| sockets.into_iter().map(|socket| socket.0).collect()))
 }
 
 pub fn ring_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {

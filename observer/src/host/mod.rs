@@ -3,6 +3,7 @@
 //! All of it goes through [`Host`], so that a recording can hold every answer and a replay needs no host.
 
 mod cgroupfs;
+pub mod cri;
 mod procfs;
 pub mod resources;
 mod runtime;
@@ -121,11 +122,20 @@ pub trait Host {
 pub struct LiveHost {
     pub roots: Roots,
     pub hierarchies: Vec<Hierarchy>,
+    cri: cri::Watch,
+}
+
+impl LiveHost {
+    /// `cri_sockets` as [`cri::Sockets`] finds or is given them. Waits a moment for their first answer.
+    pub fn new(roots: Roots, hierarchies: Vec<Hierarchy>, cri_sockets: cri::Sockets) -> Self {
+        LiveHost { roots, hierarchies, cri: cri::Watch::new(cri_sockets) }
+    }
 }
 
 impl Host for LiveHost {
     fn runtime(&mut self, id: &str) -> Option<RuntimeFacts> {
-        runtime::facts(&self.roots, id)
+        let disk = runtime::facts(&self.roots, id);
+        self.cri.complete(id, disk)
     }
 
     fn sweep(&mut self, pids: &[(u32, u64)]) -> Vec<Option<Inodes>> {

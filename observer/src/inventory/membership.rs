@@ -1,12 +1,15 @@
 //! Whose is each process.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     enrich::{Enricher, HostRecord, Snapshot, World, inherits},
-    host::{self, CgroupDir, Hierarchy, LiveHost, ProcFacts, Roots},
+    host::{
+        self, CgroupDir, Hierarchy, LiveHost, ProcFacts, Roots,
+        cri::{self, Sockets},
+    },
     model::{Clock, NamespaceSet, NsType, PodRef, Tuple},
 };
 
@@ -102,6 +105,7 @@ pub fn by_scan(
     node: &str,
     own_host: bool,
     hierarchies: &[Hierarchy],
+    sockets: &[PathBuf],
 ) -> std::io::Result<(Membership, Vec<ProcFacts>, bool)> {
     let mut cgroups = Vec::new();
     // Numbers of our own in place of the kernel side's slots: one for each cgroup that is not inside a container's.
@@ -134,9 +138,38 @@ pub fn by_scan(
         processes,
     };
     let mut enricher = Enricher::new(snapshot.host.into());
-    let mut live = LiveHost { roots: roots.clone(), hierarchies: hierarchies.to_vec() };
+    // The CRI sockets are asked afterwards, and only if there is something to ask.
+    let mut live = LiveHost::new(roots.clone(), hierarchies.to_vec(), Sockets::new(Some(&[]), &roots.run));
     // What it finds wrong is the agent's to tell.
     enricher.start(&snapshot, &mut live);
-    let membership = of_world(&enricher.world, node);
+    let mut membership = of_world(&enricher.world, node);
+    ask_runtimes(&mut membership, sockets);
     Ok((membership, snapshot.processes, first.is_some() || own_host))
+}
+
+/// Names that the disk does not tell, of containers that a CRI runtime may have made. Who does not answer in time is not
+/// waited for; the container is listed with what is known.
+fn ask_runtimes(membership: &mut Membership, sockets: &[PathBuf]) {
+    const PATIENCE: Duration = Duration::from_millis(500);
+    let is_asked = |member: &Member| {
+        member.pod.is_none()
+            && !["docker", "podman"].contains(&member.runtime.as_str())
+            && member.id.len() == 64
+            && member.id.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    if sockets.is_empty() || !membership.containers.iter().any(is_asked) {
+        return;
+    }
+    let (mut known, _) = cri::ask_all(sockets, PATIENCE);
+    for member in membership.containers.iter_mut().filter(|member| is_asked(member)) {
+        let Some(facts) = known.remove(&member.id) else { continue };
+        member.image = member.image.take().or(facts.image);
+        member.name = facts.name.or(member.name.take());
+        member.pod = facts.pod_name.map(|name| PodRef {
+            namespace: facts.pod_namespace.unwrap_or_default(),
+            name,
+            uid: facts.pod_uid.unwrap_or_default(),
+            container: facts.pod_container.unwrap_or_default(),
+        });
+    }
 }

@@ -109,6 +109,8 @@ pub struct PodRef {
     pub namespace: String,
     pub name: String,
     pub uid: String,
+    /// A sandbox has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub container: String,
 }
 

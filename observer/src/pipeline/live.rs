@@ -98,6 +98,7 @@ impl StopSignal {
 pub struct LiveOptions {
     pub node: String,
     pub roots: Roots,
+    pub cri_sockets: host::cri::Sockets,
     pub sweep_seconds: u64,
     /// Take the agent's own namespaces for the host's.
     pub own_host: bool,
@@ -180,7 +181,7 @@ impl Live {
         };
         let clock = Clock::now();
         let recorder = options.record.as_deref().map(Recorder::create).transpose()?;
-        let live = LiveHost { roots: options.roots.clone(), hierarchies };
+        let live = LiveHost::new(options.roots.clone(), hierarchies, options.cri_sockets.clone());
         let mut host: Box<dyn Host> = match &recorder {
             Some(recorder) => {
                 recorder.start(&options.node, clock, &snapshot);

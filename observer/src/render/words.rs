@@ -96,7 +96,8 @@ pub fn short_id(id: &str) -> &str {
 
 /// `default/web-7d9/nginx`
 pub fn pod(pod: &PodRef) -> String {
-    [&pod.namespace, &pod.name, &pod.container].map(String::as_str).join("/")
+    let parts = [&pod.namespace, &pod.name, &pod.container];
+    parts.iter().filter(|part| !part.is_empty()).map(|part| part.as_str()).collect::<Vec<_>>().join("/")
 }
 
 /// What a person calls it: its name, else its short id.

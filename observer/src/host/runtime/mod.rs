@@ -17,6 +17,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use self::files::Files;
+pub(super) use self::kubernetes::{SANDBOX_NAME, digest as image_digest, image_id};
 use super::{Roots, RuntimeFacts};
 use crate::model::Declared;
 
@@ -113,7 +114,7 @@ fn find(files: &mut Files, roots: &Roots, id: &str) -> Option<Found> {
 }
 
 /// Takes from `other` what `facts` lacks.
-fn complete(facts: &mut RuntimeFacts, other: RuntimeFacts) {
+pub(super) fn complete(facts: &mut RuntimeFacts, other: RuntimeFacts) {
     let RuntimeFacts {
         runtime,
         id,
