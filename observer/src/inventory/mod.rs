@@ -4,7 +4,7 @@
 //! socket), or, where none runs, by the same start-up scan that an agent makes. *What is it like?* is then read from
 //! /proc, the cgroup file systems and the runtimes' state, as far as the question needs ([`Wanted`]).
 //!
-//! Whatever cannot be read is left out and told in [`Look::unread`]; processes that end meanwhile are no error.
+//! Whatever cannot be read is left out and told in [`unread`](Look#structfield.unread); processes that end meanwhile are no error.
 
 mod collect;
 mod details;
