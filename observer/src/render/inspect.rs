@@ -243,7 +243,7 @@ impl Writer<'_> {
     }
 
     fn resources(&mut self) {
-        self.section("Limits and use", "");
+        self.section("Limits and use", "what its cgroups let it have, and what it has");
         match &self.page.container.resources {
             Some(resources) => {
                 for (name, value) in resource_lines(resources, self.page.look) {
