@@ -19,7 +19,7 @@ use std::time::Duration;
 /// As a reader would call an image of busybox and little else.
 const IMAGE: &str = "demo:1";
 /// The terminal of the pictures.
-const ROWS: u16 = 30;
+const ROWS: u16 = 14;
 const COLUMNS: u16 = 150;
 
 /// The two containers of the walk-through.
@@ -202,7 +202,7 @@ const PICTURES: [(&str, &[&str]); 3] = [
             "host_namespace",
         ],
     ),
-    ("top", &["observer top", "db", "web", "batch", "THROT %", "7.63MiB", "q quit"]),
+    ("top", &["observer top", "db", "web", "batch", "THROT %", "/ 7.629MiB", "q quit"]),
     ("tail", &["CRITICAL", "namespace.escape", "debug", "nsenter", "(host)", "evidence", "setns"]),
 ];
 
