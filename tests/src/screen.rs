@@ -122,63 +122,67 @@ impl Screen {
         while column < self.columns {
             let Some(look) = self.look(row, column) else { break };
             let from = column;
-            let mut text = String::new();
             while column < self.columns && self.look(row, column).as_ref() == Some(&look) {
-                text.push_str(&self.contents(row, column));
                 column += 1;
             }
-            let (x, length) = (MARGIN + f64::from(from) * CELL.0, f64::from(column - from) * CELL.0);
+            let at = |column: u16| MARGIN + f64::from(column) * CELL.0;
             if let Some(background) = &look.background {
                 let _ = writeln!(
                     svg,
-                    "<rect x=\"{x}\" y=\"{top}\" width=\"{length}\" height=\"{}\" fill=\"{background}\"/>",
+                    "<rect x=\"{}\" y=\"{top}\" width=\"{}\" height=\"{}\" fill=\"{background}\"/>",
+                    at(from),
+                    at(column) - at(from),
                     CELL.1
                 );
             }
-            // Blanks at either end are not drawn: they would only be stretched.
-            let blanks = text.chars().take_while(|c| *c == ' ').count();
-            let text = text.trim_matches(' ');
-            if text.is_empty() {
-                continue;
+            for (first, last, text) in self.pieces(row, from, column) {
+                let _ = writeln!(
+                    svg,
+                    "<text x=\"{}\" y=\"{}\" textLength=\"{}\" lengthAdjust=\"spacingAndGlyphs\" fill=\"{}\"{}>{}</text>",
+                    at(first),
+                    top + 13.0,
+                    at(last) - at(first),
+                    look.foreground,
+                    look.attributes(),
+                    escaped(&text)
+                );
             }
-            let x = x + blanks as f64 * CELL.0;
-            let cells: usize = self.width(row, from + blanks as u16, column, text);
-            let mut style = String::new();
-            for (is, attribute) in [
-                (look.bold, " font-weight=\"bold\""),
-                (look.faint, " opacity=\"0.6\""),
-                (look.underlined, " text-decoration=\"underline\""),
-            ] {
-                if is {
-                    style.push_str(attribute);
-                }
-            }
-            let _ = writeln!(
-                svg,
-                "<text x=\"{x}\" y=\"{}\" textLength=\"{}\" lengthAdjust=\"spacingAndGlyphs\" xml:space=\"preserve\" \
-                 fill=\"{}\"{style}>{}</text>",
-                top + 13.0,
-                cells as f64 * CELL.0,
-                look.foreground,
-                escaped(text)
-            );
         }
     }
 
-    /// Columns that `text` takes, which begins at `from` and ends before `to`: wide characters take two.
-    fn width(&self, row: u16, from: u16, to: u16, text: &str) -> usize {
-        let mut left = text.chars().count();
-        let mut cells = 0;
+    /// What stands in these cells, without blanks but single ones between words: each piece with its first cell and the one
+    /// behind it. So no picture rests on how a viewer treats blanks.
+    fn pieces(&self, row: u16, from: u16, to: u16) -> Vec<(u16, u16, String)> {
+        let mut pieces: Vec<(u16, u16, String)> = Vec::new();
         for column in from..to {
-            if left == 0
-                && !self.parser.screen().cell(row, column).is_some_and(vt100::Cell::is_wide_continuation)
-            {
-                break;
+            let text = self.contents(row, column);
+            match pieces.last_mut() {
+                _ if text == " " => {}
+                // Where nothing lies between, or one blank.
+                Some((_, end, piece)) if column - *end <= 1 => {
+                    if column > *end {
+                        piece.push(' ');
+                    }
+                    piece.push_str(&text);
+                    *end = column + 1;
+                }
+                _ => pieces.push((column, column + 1, text)),
             }
-            left = left.saturating_sub(self.contents(row, column).chars().count());
-            cells += 1;
         }
-        cells
+        pieces
+    }
+}
+
+impl Look {
+    fn attributes(&self) -> String {
+        [
+            (self.bold, " font-weight=\"bold\""),
+            (self.faint, " opacity=\"0.6\""),
+            (self.underlined, " text-decoration=\"underline\""),
+        ]
+        .into_iter()
+        .filter_map(|(is, attribute)| is.then_some(attribute))
+        .collect()
     }
 }
 
@@ -264,7 +268,7 @@ mod tests {
             "opacity=\"0.6\">faint<",
             "fill=\"#ff0000\">cube<",
             // Six cells, though four characters.
-            "textLength=\"48\" lengthAdjust=\"spacingAndGlyphs\" xml:space=\"preserve\" fill=\"#d6dae0\">日本 x<",
+            "textLength=\"48\" lengthAdjust=\"spacingAndGlyphs\" fill=\"#d6dae0\">日本 x<",
         ] {
             assert!(svg.contains(part), "{part} is missing:\n{svg}");
         }
