@@ -52,6 +52,8 @@ mod runtimes;
 mod sharing;
 #[path = "live/threads.rs"]
 mod threads;
+#[path = "live/walkthrough.rs"]
+mod walkthrough;
 
 /// What `nsenter -m -n -u -i` changes, sorted as alerts have it.
 const FOUR: [&str; 4] = ["ipc", "mnt", "net", "uts"];

@@ -134,7 +134,17 @@ impl Docker {
         }
         let id = rootfs::run(command.args(options).arg(IMAGE).args(ARGS));
         own::register(&id);
-        let mut container = Container { docker: self, id, pid: 0, shell };
+        self.begin(Container { docker: self, id, pid: 0, shell: Some(shell) })
+    }
+
+    /// Starts a container that runs these words, without the tests' shell and its mount: one as a user would have it.
+    pub fn start_plain(&self, options: &[&str], args: &[&str]) -> Container<'_> {
+        let id = rootfs::run(self.command(&["create"]).args(options).args(args));
+        own::register(&id);
+        self.begin(Container { docker: self, id, pid: 0, shell: None })
+    }
+
+    fn begin<'a>(&self, mut container: Container<'a>) -> Container<'a> {
         rootfs::run(&mut self.command(&["start", &container.id]));
         let pid = rootfs::run(&mut self.command(&["inspect", "-f", "{{.State.Pid}}", &container.id]));
         container.pid = pid.parse().expect("docker's pid of the container");
@@ -158,12 +168,13 @@ pub struct Container<'a> {
     docker: &'a Docker,
     pub id: String,
     pub pid: u32,
-    shell: Shell,
+    shell: Option<Shell>,
 }
 
 impl Container<'_> {
+    /// Not for one without the tests' shell.
     pub fn sh(&self, line: &str) -> Said {
-        self.shell.run(line)
+        self.shell.as_ref().expect("a container with the tests' shell").run(line)
     }
 
     pub fn exec(&self, args: &[&str]) -> Output {

@@ -2,35 +2,51 @@
 
 use crate::host::Guard;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 #[derive(Debug)]
 pub struct Terminal {
     bytes: Arc<Mutex<Vec<u8>>>,
+    keyboard: File,
     pub guard: Guard,
 }
 
 impl Terminal {
-    /// Starts `command` with a new pseudo-terminal as its stdout.
+    /// Starts `command` with a new pseudo-terminal of 50 rows and 200 columns as its stdout.
     pub fn spawn(command: &mut Command) -> Self {
-        let (mut master, mut slave) = (-1, -1);
-        let size = libc::winsize { ws_row: 50, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: two locals to be filled, no name, default modes, a size that is only read.
-        let made =
-            unsafe { libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null(), &size) };
-        assert_eq!(made, 0, "openpty: {}", std::io::Error::last_os_error());
-        // The master must not leak into the child, or the terminal would never hang up.
-        // SAFETY: a descriptor that was just made.
-        unsafe { libc::fcntl(master, libc::F_SETFD, libc::FD_CLOEXEC) };
-        // SAFETY: both were just made and are owned by nobody else.
-        let (master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+        let (master, slave) = open(50, 200);
         command.stdout(slave);
+        Self::start(command, master)
+    }
+
+    /// Starts `command` as a terminal emulator would: in a session of its own, whose terminal this one is, for input too.
+    /// Programs that open `/dev/tty` find it there, and not the terminal of who runs the tests.
+    pub fn spawn_session(command: &mut Command, rows: u16, columns: u16) -> Self {
+        let (master, slave) = open(rows, columns);
+        command.stdin(slave.try_clone().expect("the terminal once more")).stdout(slave);
+        // SAFETY: setsid and ioctl are async-signal-safe and touch only the new child, whose stdin is the terminal.
+        unsafe {
+            command.pre_exec(|| {
+                if libc::setsid() == -1 || libc::ioctl(0, libc::TIOCSCTTY, 0) == -1 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        let terminal = Self::start(command, master);
+        command.stdin(Stdio::null());
+        terminal
+    }
+
+    fn start(command: &mut Command, master: OwnedFd) -> Self {
         let guard = Guard::spawn(command).expect("start a program on a terminal");
         // The command keeps its copy of the slave until it is given another stdout.
-        command.stdout(std::process::Stdio::null());
+        command.stdout(Stdio::null());
+        let keyboard = File::from(master.try_clone().expect("the terminal's other side once more"));
         let bytes = Arc::new(Mutex::new(Vec::new()));
         std::thread::spawn({
             let bytes = Arc::clone(&bytes);
@@ -46,12 +62,32 @@ impl Terminal {
                 }
             }
         });
-        Self { bytes, guard }
+        Self { bytes, keyboard, guard }
+    }
+
+    /// As if on a keyboard.
+    pub fn type_in(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).expect("type on the terminal");
     }
 
     pub fn bytes(&self) -> Vec<u8> {
         self.bytes.lock().expect("the terminal's bytes").clone()
     }
+}
+
+/// A pseudo-terminal of this size: the side of who looks at it, and the side of programs.
+fn open(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
+    let (mut master, mut slave) = (-1, -1);
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: two locals to be filled, no name, default modes, a size that is only read.
+    let made =
+        unsafe { libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null(), &size) };
+    assert_eq!(made, 0, "openpty: {}", std::io::Error::last_os_error());
+    // The master must not leak into the child, or the terminal would never hang up.
+    // SAFETY: a descriptor that was just made.
+    unsafe { libc::fcntl(master, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: both were just made and are owned by nobody else.
+    unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) }
 }
 
 /// The first thing in `bytes` that a terminal should never be sent from an untrusted string: anything but printable

@@ -243,7 +243,7 @@ impl Writer<'_> {
     }
 
     fn resources(&mut self) {
-        self.section("Limits and use", "");
+        self.section("Limits and use", "what its cgroups let it have, and what it has");
         match &self.page.container.resources {
             Some(resources) => {
                 for (name, value) in resource_lines(resources, self.page.look) {
@@ -501,7 +501,12 @@ fn resource_lines(resources: &Resources, look: &Look) -> Vec<(&'static str, Stri
     if let Some(io) = &resources.io {
         let read = io.read_bytes.map_or("?".to_owned(), words::bytes);
         let written = io.written_bytes.map_or("?".to_owned(), words::bytes);
-        lines.push(("io", format!("{read} read, {written} written, {} devices limited", io.limits.len())));
+        let limited = match io.limits.len() {
+            0 => "no limits".to_owned(),
+            1 => "limits for 1 device".to_owned(),
+            many => format!("limits for {many} devices"),
+        };
+        lines.push(("io", format!("{read} read, {written} written, {limited}")));
     }
     if let Some(cpuset) = &resources.cpuset
         && let Some(cpus) = cpuset.cpus.as_ref().or(cpuset.effective_cpus.as_ref())

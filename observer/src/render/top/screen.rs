@@ -144,7 +144,7 @@ impl Screen {
         let shown = |row: &&Sampled| {
             filter.is_empty()
                 || row.name.as_ref().is_some_and(|name| name.to_lowercase().contains(&filter))
-                || row.id.contains(&filter)
+                || row.id.starts_with(&filter)
         };
         let mut rows: Vec<_> = sample.containers.iter().filter(shown).collect();
         columns::sort(&mut rows, self.sort, self.reverse);
@@ -328,7 +328,7 @@ const HELP: [&str; 12] = [
     "PgUp PgDn  g G    by pages, to the ends",
     "← →  h l  < >  S s  sort by another column",
     "r                 reverse the order",
-    "/                 filter by part of a name or id",
+    "/                 filter by part of a name, or the start of an id",
     "Esc               clear filter and selection",
     "q  Ctrl-C         quit",
     "",
@@ -340,7 +340,7 @@ const HELP: [&str; 12] = [
 
 fn help(frame: &mut Frame<'_>) {
     let area = frame.area();
-    let (width, height) = (56.min(area.width), (HELP.len() as u16 + 2).min(area.height));
+    let (width, height) = (66.min(area.width), (HELP.len() as u16 + 2).min(area.height));
     let place =
         Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     frame.render_widget(Clear, place);

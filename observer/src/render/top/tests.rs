@@ -234,8 +234,12 @@ fn filtering_by_name_or_id() {
     );
     press(&mut screen, &[KeyCode::Esc]);
     assert_eq!(order(&mut screen).len(), 3);
-    press(&mut screen, &keys("/4026532"));
+    press(&mut screen, &keys("/ns-4026532"));
     assert_eq!(order(&mut screen), ["ns-40"]);
+    press(&mut screen, &[KeyCode::Esc]);
+    // A letter or two stand somewhere in nearly every id.
+    press(&mut screen, &keys("/26532"));
+    assert_eq!(order(&mut screen), [""; 0]);
     press(&mut screen, &[KeyCode::Esc]);
     assert_eq!(order(&mut screen).len(), 3);
     // A filter is what somebody typed or pasted.
@@ -252,7 +256,8 @@ fn help_and_quitting() {
     press(&mut screen, &keys("?"));
     let text = lines(&mut screen, &sample(), 100, 20).join("\n");
     assert!(
-        text.contains("filter by part of a name or id") && text.contains("any key closes this"),
+        text.contains("filter by part of a name, or the start of an id")
+            && text.contains("any key closes this"),
         "{text}"
     );
     // The key that closes it does nothing else.
