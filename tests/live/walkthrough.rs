@@ -20,7 +20,7 @@ use std::time::Duration;
 const IMAGE: &str = "demo:1";
 /// The terminal of the pictures.
 const ROWS: u16 = 14;
-const COLUMNS: u16 = 150;
+const COLUMNS: u16 = 170;
 
 /// The two containers of the walk-through.
 struct Walk<'a> {
@@ -198,8 +198,8 @@ const PICTURES: [(&str, &[&str]); 3] = [
             "batch",
             "debug",
             "/ 7.629MiB",
-            "default + ",
-            "host_namespace",
+            "default + SYS_PTRACE, SYS_ADMIN",
+            "capabilities, host_namespace",
         ],
     ),
     ("top", &["observer top", "db", "web", "batch", "THROT %", "/ 7.629MiB", "q quit"]),
