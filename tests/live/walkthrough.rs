@@ -1,8 +1,8 @@
 //! README.md's walk-through and its pictures: made by real runs, and checked by them.
 //!
-//! With `OBSERVER_LIVE_BLESS=1` both are written anew. What is pasted is what the verbs said, but for three things: docker
+//! With `OBSERVER_LIVE_BLESS=1` both are written anew. What is pasted is what the verbs said, but for four things: docker
 //! has its data in its usual place there, not in the tests' scratch directory; other containers of the machine are left
-//! out; and so is what is above a container's shim in its tree.
+//! out; and so is what is above a container's shim in its tree, and what goes to standard error.
 
 use crate::lab;
 use observer_live::agent::{self, Agent, Config};

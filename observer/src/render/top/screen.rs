@@ -328,7 +328,7 @@ const HELP: [&str; 12] = [
     "PgUp PgDn  g G    by pages, to the ends",
     "← →  h l  < >  S s  sort by another column",
     "r                 reverse the order",
-    "/                 filter by part of a name, or the start of an id",
+    "/                 filter by part of a name, or start of an id",
     "Esc               clear filter and selection",
     "q  Ctrl-C         quit",
     "",

@@ -256,8 +256,7 @@ fn help_and_quitting() {
     press(&mut screen, &keys("?"));
     let text = lines(&mut screen, &sample(), 100, 20).join("\n");
     assert!(
-        text.contains("filter by part of a name, or the start of an id")
-            && text.contains("any key closes this"),
+        text.contains("filter by part of a name, or start of an id") && text.contains("any key closes this"),
         "{text}"
     );
     // The key that closes it does nothing else.
