@@ -106,9 +106,15 @@ fn a_pid_that_changes_its_container_is_the_new_ones() {
         let processes = tree[0]["tree"].as_array().expect("processes").clone();
         processes.iter().filter_map(|process| process["pid"].as_u64()).collect::<Vec<_>>()
     };
-    // A number that nobody has: one more than the newest's, and with room for what is started meanwhile.
-    let pid =
-        host::Guard::spawn(std::process::Command::new("sleep").arg("0")).expect("start sleep").pid() + 500;
+    // A number that nobody has, and that the kernel, which counts upwards, does not come to meanwhile.
+    let newest = host::Guard::spawn(std::process::Command::new("sleep").arg("0")).expect("start sleep").pid();
+    let most: u32 = std::fs::read_to_string("/proc/sys/kernel/pid_max")
+        .expect("pid_max")
+        .trim()
+        .parse()
+        .expect("a number");
+    let free = |pid: &u32| *pid > 1000 && !std::path::Path::new(&format!("/proc/{pid}")).exists();
+    let pid = (most / 2..most).map(|ahead| (newest + ahead) % most).find(free).expect("a free pid");
     let rounds = pace::count(20);
     for round in 0..rounds {
         let second = lab.container(Spec::privileged(&format!("pid-second-{round}")));
