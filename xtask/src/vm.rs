@@ -84,7 +84,7 @@ const LOCKDOWN_TESTS: [&str; 6] =
 
 /// The main job: who left its container, by which door, and who did not. What is not in here takes as long again, and is
 /// what `--whole`, `--all` and `--record` run as well.
-const MAIN_JOB: [&str; 12] = [
+const MAIN_JOB: [&str; 10] = [
     "escape::",
     "nested::",
     "roots::",
@@ -93,10 +93,8 @@ const MAIN_JOB: [&str; 12] = [
     "sharing::",
     "reuse::",
     "threads::",
-    "hostile::",
     "late::",
     "runtimes::",
-    "recording::",
 ];
 
 /// Longer than any run has taken here, by far.
