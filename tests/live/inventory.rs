@@ -278,6 +278,11 @@ fn the_agent_knows_who_left() {
     }
     assert!(is_there(false), "{left} is not in the tree by the agent any more");
     assert!(!is_there(true), "{left} is in the tree by a scan");
+    // Out of the container's cgroup, nobody else ends it with the container.
+    host::signal(left, libc::SIGKILL);
+    let gone = || !host::alive(left);
+    assert!(wait::until_true(Duration::from_secs(5), gone), "{left} is still there");
+    drop(outside);
     agent.finish();
 }
 
