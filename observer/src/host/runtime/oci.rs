@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::files::{Files, bounded, text_at};
 use crate::model::{
-    Declared, DeclaredCapabilities, DeclaredIdMap, DeclaredLimits, DeclaredMount, DeclaredSeccomp,
-    DeclaredSource, NamespaceSource,
+    CapSet, Capability, Declared, DeclaredCapabilities, DeclaredIdMap, DeclaredLimits, DeclaredMount,
+    DeclaredSeccomp, DeclaredSource, NamespaceSource,
 };
 
 /// Kept of each list; a real container has some thirty mounts.
@@ -21,59 +21,12 @@ const MAX_OPTIONS: usize = 32;
 const MAX_ID_MAPS: usize = 340;
 const MAX_UNKNOWN: usize = 64;
 
-/// Names by number: include/uapi/linux/capability.h.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// All capabilities that have a name here.
-pub const ALL_CAPABILITIES: u64 = (1 << CAPABILITIES.len()) - 1;
+pub const ALL_CAPABILITIES: u64 = CapSet::ALL.0;
 
 /// The bit of a capability, by its name with or without `CAP_`, in any case.
 pub fn capability_bit(name: &str) -> Option<u64> {
-    let upper = name.to_ascii_uppercase();
-    let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    CAPABILITIES.iter().position(|known| *known == name).map(|number| 1 << number)
+    Capability::by_name(name).map(|capability| capability.set().0)
 }
 
 /// runtime-spec's namespace types by their names in /proc/PID/ns.
