@@ -41,17 +41,7 @@ fn start(attacks: &Path) -> Containerd {
          [plugins.\"io.containerd.internal.v1.opt\"]\n  path = \"{0}/opt\"\n",
         dir.display()
     );
-    std::fs::write(dir.join("config.toml"), config).expect("write containerd's configuration");
-    let log = std::fs::File::create(dir.join("log")).expect("containerd's log");
-    let mut command = Command::new("containerd");
-    command
-        .arg("--config")
-        .arg(dir.join("config.toml"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("containerd's log"))
-        .stderr(log);
-    let pid = spawn_daemon(command);
-    scratch::at_exit(move || end_daemon(pid));
+    launch(&dir, &config);
     let mut containerd = Containerd { socket, image: String::new() };
     let up = wait::until_true(Duration::from_secs(30), || {
         containerd.ctr(&["version"]).output().is_ok_and(|output| output.status.success())
@@ -152,4 +142,19 @@ impl Drop for Container<'_> {
             let _ = self.containerd.ctr(args).output();
         }
     }
+}
+
+/// A daemon with this configuration, ended with the test process.
+pub(crate) fn launch(dir: &Path, config: &str) {
+    std::fs::write(dir.join("config.toml"), config).expect("write containerd's configuration");
+    let log = std::fs::File::create(dir.join("log")).expect("containerd's log");
+    let mut command = Command::new("containerd");
+    command
+        .arg("--config")
+        .arg(dir.join("config.toml"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("containerd's log"))
+        .stderr(log);
+    let pid = spawn_daemon(command);
+    scratch::at_exit(move || end_daemon(pid));
 }

@@ -4,11 +4,10 @@
 //! layout of the kubelet's cgroupfs driver.
 
 use crate::cri::{self, Cri};
-use crate::docker::{end_daemon, spawn_daemon};
 use crate::shell::{ARGS, MOUNTED_AT, Said, Shell};
 use crate::{cgroup, containerd, host, lab, own, rootfs, scratch, wait};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -59,17 +58,7 @@ fn start(attacks: &Path) -> Runtime {
         run.display(),
         socket.display(),
     );
-    std::fs::write(dir.join("config.toml"), config).expect("write containerd's configuration");
-    let log = std::fs::File::create(dir.join("log")).expect("containerd's log");
-    let mut command = Command::new("containerd");
-    command
-        .arg("--config")
-        .arg(dir.join("config.toml"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("containerd's log"))
-        .stderr(log);
-    let pid = spawn_daemon(command);
-    scratch::at_exit(move || end_daemon(pid));
+    containerd::launch(&dir, &config);
     let cri = Cri::new(&socket);
     let up = wait::until_true(Duration::from_secs(30), || {
         cri.ask::<cri::Empty>("/runtime.v1.RuntimeService/Version", &cri::Empty {}).is_ok()

@@ -1,6 +1,6 @@
 //! Holds what was read against the rules of posture.
 
-use super::{ContainerView, Look, Mount, Namespace, Source, sharing};
+use super::{ContainerView, Look, Mount, Namespace, sharing};
 use crate::{
     model::{NsType, resources::Resources},
     posture::{self, CapabilitySets, HostMount, Limit, ProcessSeccomp, Subject, Verdict},
@@ -179,11 +179,6 @@ impl Look {
     pub fn called<'a>(&'a self, id: &'a str) -> &'a str {
         let container = self.container(id);
         container.and_then(|it| it.name.as_deref()).filter(|name| !name.is_empty()).unwrap_or(id)
-    }
-
-    /// Who said which process is whose.
-    pub fn is_by_agent(&self) -> bool {
-        self.source == Source::Agent
     }
 }
 
