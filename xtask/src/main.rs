@@ -1,5 +1,6 @@
 //! `cargo xtask VERB`: everything about observer that is not observer itself. One file per verb.
 
+mod apt;
 mod bench;
 mod bpf_toolchain;
 mod build;

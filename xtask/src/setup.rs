@@ -4,6 +4,7 @@
 //! can begin with it, and a tool that came some other way counts as well.
 
 use crate::{
+    apt,
     bpf_toolchain::{self, Compiler, Kind},
     shell::{self, as_root, find},
 };
@@ -212,13 +213,38 @@ fn packages(names: &[&str]) -> Result<()> {
     }
     // Recommendations would bring dozens of packages that nothing here uses, and to make room for a package by
     // removing another is for the machine's owner to decide.
-    let install: Vec<&str> =
-        ["install", "--yes", "--no-install-recommends", "--no-remove"].iter().chain(names).copied().collect();
-    if apt_get(&install).is_err() {
-        // The package lists may be old, or not there yet.
-        apt_get(&["update"])?;
-        apt_get(&install)?;
+    let install = |names: &[&str]| apt_get(&[&INSTALL[..], names].concat());
+    if install(names).is_ok() {
+        return Ok(());
     }
+    // The package lists may be old, or not there yet.
+    apt_get(&["update"])?;
+    if install(names).is_ok() {
+        return Ok(());
+    }
+    // One that cannot be had must not keep the others away, and is then the only one that is spoken of.
+    for name in names {
+        if let Err(why) = install(&[name]) {
+            from_backports(name).map_err(|error| why.context(format!("{error:#}")))?;
+        }
+    }
+    Ok(())
+}
+
+const INSTALL: [&str; 4] = ["install", "--yes", "--no-install-recommends", "--no-remove"];
+
+/// Where a part of a family of packages (QEMU's, say) came from backports, the other parts have to come from there as well.
+fn from_backports(name: &str) -> Result<()> {
+    let (release, dir) = (apt::codename(), shell::target_dir().join("apt"));
+    let backports = format!("{release}-backports");
+    eprintln!("  {name} does not go with what is installed; trying {backports}");
+    let apt = apt::Apt::new(&dir, &[&release, &backports])?;
+    let options = apt.options();
+    let with =
+        |args: &[&str]| apt_get(&[&options.iter().map(String::as_str).collect::<Vec<_>>(), args].concat());
+    with(&["update"])?;
+    with(&[&INSTALL[..], &["--target-release", &backports, name]].concat())?;
+    fs::remove_dir_all(&dir)?;
     Ok(())
 }
 
@@ -235,8 +261,9 @@ fn apt_get(args: &[&str]) -> Result<()> {
         .wait_with_output()?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
+        let verb = args.iter().find(|arg| !arg.starts_with('-')).unwrap_or(&"");
         let error = words.lines().find(|line| line.starts_with("E:")).or(words.lines().next_back());
-        bail!("apt-get {} fails: {}", args[0], error.unwrap_or("it does not say why"));
+        bail!("apt-get {verb} fails: {}", error.unwrap_or("it does not say why"));
     }
     Ok(())
 }
