@@ -10,6 +10,7 @@ pub mod enrich;
 pub mod host;
 pub mod inventory;
 pub mod kernel;
+pub mod limits;
 pub mod model;
 pub mod pipeline;
 pub mod posture;
