@@ -42,6 +42,9 @@ pub struct Memory {
     /// The tightest limit from this cgroup up to the root: what is met first. Absent: unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_limit: Option<MemoryLimit>,
+    /// Of the cgroups above that have a limit, the one with the least room: what all below it share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<MemoryAbove>,
     /// Above this, processes are slowed and reclaimed from: v2 memory.high.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub high_bytes: Option<u64>,
@@ -79,6 +82,22 @@ pub struct Memory {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryLimit {
     pub bytes: u64,
+    /// Relative to the hierarchy's root.
+    pub path: String,
+    /// As in /proc/PID/cgroup; 0 is v2.
+    pub hierarchy: u32,
+}
+
+/// A cgroup above a container, with a limit of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemoryAbove {
+    /// Of all that are below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage_bytes: Option<u64>,
+    pub limit_bytes: u64,
+    /// How often a charge met this limit: v2 `max` of memory.events.local (Linux 5.2), v1 memory.failcnt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<u64>,
     /// Relative to the hierarchy's root.
     pub path: String,
     /// As in /proc/PID/cgroup; 0 is v2.
@@ -149,6 +168,9 @@ pub struct Pids {
     /// The tightest limit from this cgroup up to the root. Absent: unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_max: Option<PidsLimit>,
+    /// Of the cgroups above that have a limit, the one with the least room: what all below it share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<PidsAbove>,
     /// Forks refused, `max` of pids.events. v1, and v2 before Linux 6.11, count them at the cgroup in which the fork
     /// was; since then v2 counts them at the cgroup whose limit was met, and at its ancestors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,6 +180,19 @@ pub struct Pids {
 /// A limit on tasks and the cgroup that it stands at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PidsLimit {
+    pub max: u64,
+    /// Relative to the hierarchy's root.
+    pub path: String,
+    /// As in /proc/PID/cgroup; 0 is v2.
+    pub hierarchy: u32,
+}
+
+/// A cgroup above a container, with a limit on tasks of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PidsAbove {
+    /// Of all that are below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<u64>,
     pub max: u64,
     /// Relative to the hierarchy's root.
     pub path: String,

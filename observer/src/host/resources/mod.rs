@@ -28,7 +28,9 @@ use self::{
     files::{Files, Limit},
 };
 use super::Hierarchy;
-use crate::model::resources::{Cpu, Memory, MemoryLimit, PidsLimit, Pressure, Resources, Unread};
+use crate::model::resources::{
+    Cpu, Memory, MemoryAbove, MemoryLimit, Pids, PidsAbove, PidsLimit, Pressure, Resources, Unread,
+};
 
 /// What to read. Each part costs system calls, and `memory` makes the kernel sum up counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,21 +220,19 @@ impl Reader {
             };
             // The tightest limits last: they are looked for in other directories.
             if let Some(mut pids) = pids {
-                pids.effective_max =
-                    pids_limit(&mut self.pids_ceilings, &mut self.files, tree, path, pids.max);
+                pids_limits(&mut pids, &mut self.pids_ceilings, &mut self.files, tree, path);
                 found.pids = Some(pids);
             }
             if let Some(v1::MemoryRead { mut memory, hierarchical }) = memory {
-                let own = memory.limit_bytes;
-                memory.effective_limit = match hierarchical {
-                    Some(limit) if limit.at() == own => {
-                        own.map(|bytes| MemoryLimit { bytes, path: path.to_owned(), hierarchy: tree.id })
-                    }
-                    known => {
-                        let at_least = known.and_then(Limit::at).unwrap_or_default();
-                        memory_limit(&mut self.memory_ceilings, &mut self.files, tree, path, own, at_least)
-                    }
-                };
+                let at_least = hierarchical.map_or(0, |limit| limit.at().unwrap_or(u64::MAX));
+                memory_limits(
+                    &mut memory,
+                    &mut self.memory_ceilings,
+                    &mut self.files,
+                    (tree, path),
+                    ceilings::MEMORY_V1,
+                    at_least,
+                );
                 found.memory = Some(memory);
             }
         }
@@ -265,14 +265,18 @@ impl Reader {
                 None
             };
             if let Some(mut pids) = pids {
-                pids.effective_max =
-                    pids_limit(&mut self.pids_ceilings, &mut self.files, tree, path, pids.max);
+                pids_limits(&mut pids, &mut self.pids_ceilings, &mut self.files, tree, path);
                 found.pids = Some(pids);
             }
             if let Some(mut memory) = memory {
-                let own = memory.limit_bytes;
-                memory.effective_limit =
-                    memory_limit(&mut self.memory_ceilings, &mut self.files, tree, path, own, 0);
+                memory_limits(
+                    &mut memory,
+                    &mut self.memory_ceilings,
+                    &mut self.files,
+                    (tree, path),
+                    ceilings::MEMORY_V2,
+                    0,
+                );
                 found.memory = Some(memory);
             }
         }
@@ -290,28 +294,36 @@ fn path_in(cgroups: &[(u32, String)], hierarchy: u32) -> Option<&str> {
     (path.bytes().any(|b| b != b'/')).then_some(path)
 }
 
-fn memory_limit(
+/// Limits below `at_least` do not bind.
+fn memory_limits(
+    memory: &mut Memory,
     ceilings: &mut Ceilings,
     files: &mut Files,
-    tree: &Tree,
-    path: &str,
-    own: Option<u64>,
+    (tree, path): (&Tree, &str),
+    of: ceilings::LimitFiles,
     at_least: u64,
-) -> Option<MemoryLimit> {
-    let file = if tree.id == 0 { "memory.max" } else { "memory.limit_in_bytes" };
-    let (bytes, path) = ceilings.tightest(files, &tree.mount, path, file, own, at_least)?;
-    Some(MemoryLimit { bytes, path, hierarchy: tree.id })
+) {
+    let found = ceilings.look(files, &tree.mount, path, of, memory.limit_bytes, at_least);
+    memory.effective_limit =
+        found.tightest.map(|(bytes, path)| MemoryLimit { bytes, path, hierarchy: tree.id });
+    memory.above = found.fullest.map(|(above, path)| MemoryAbove {
+        usage_bytes: above.usage,
+        limit_bytes: above.limit,
+        hits: above.hits,
+        path,
+        hierarchy: tree.id,
+    });
 }
 
-fn pids_limit(
-    ceilings: &mut Ceilings,
-    files: &mut Files,
-    tree: &Tree,
-    path: &str,
-    own: Option<u64>,
-) -> Option<PidsLimit> {
-    let (max, path) = ceilings.tightest(files, &tree.mount, path, "pids.max", own, 0)?;
-    Some(PidsLimit { max, path, hierarchy: tree.id })
+fn pids_limits(pids: &mut Pids, ceilings: &mut Ceilings, files: &mut Files, tree: &Tree, path: &str) {
+    let found = ceilings.look(files, &tree.mount, path, ceilings::PIDS, pids.max, 0);
+    pids.effective_max = found.tightest.map(|(max, path)| PidsLimit { max, path, hierarchy: tree.id });
+    pids.above = found.fullest.map(|(above, path)| PidsAbove {
+        current: above.usage,
+        max: above.limit,
+        path,
+        hierarchy: tree.id,
+    });
 }
 
 /// What the docker CLI computes (calculateMemUsageUnixNoCache): usage less total_inactive_file (v1) or inactive_file

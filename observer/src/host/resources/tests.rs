@@ -173,7 +173,8 @@ fn v1_all_of_it() {
             },
             "pids": {
                 "current": 3, "max": 100, "events_max": 4,
-                "effective_max": { "max": 50, "path": "/docker", "hierarchy": 8 }
+                "effective_max": { "max": 50, "path": "/docker", "hierarchy": 8 },
+                "above": { "max": 50, "path": "/docker", "hierarchy": 8 }
             },
             "io": {
                 "read_bytes": 4096, "written_bytes": 8192, "reads": 1, "writes": 2,
@@ -278,6 +279,7 @@ fn v2_all_of_it() {
                 // More inactive pages than usage (the two are not read at one moment): as docker, usage itself.
                 "usage_bytes": 5_000_000, "working_set_bytes": 5_000_000,
                 "effective_limit": { "bytes": 4_000_000, "path": "/kubepods.slice", "hierarchy": 0 },
+                "above": { "limit_bytes": 4_000_000, "path": "/kubepods.slice", "hierarchy": 0 },
                 "high_bytes": 6_000_000, "swap_usage_bytes": 0, "swap_limit_bytes": 0, "peak_bytes": 5_500_000,
                 "file_bytes": 2_000_000, "inactive_file_bytes": 6_000_000,
                 "events": { "low": 0, "high": 3, "max": 1, "oom": 1, "oom_kill": 1, "oom_group_kill": 0 }
@@ -288,7 +290,8 @@ fn v2_all_of_it() {
             },
             "pids": {
                 "current": 2, "events_max": 0,
-                "effective_max": { "max": 33, "path": "/kubepods.slice/pod 1.slice", "hierarchy": 0 }
+                "effective_max": { "max": 33, "path": "/kubepods.slice/pod 1.slice", "hierarchy": 0 },
+                "above": { "max": 33, "path": "/kubepods.slice/pod 1.slice", "hierarchy": 0 }
             },
             "io": {
                 "read_bytes": 1, "written_bytes": 2, "reads": 3, "writes": 4,
@@ -432,7 +435,8 @@ fn a_refused_file_is_said() {
     assert_eq!(
         got["pids"],
         json!({ "events_max": 0,
-        "effective_max": { "max": 33, "path": "/kubepods.slice/pod 1.slice", "hierarchy": 0 } })
+        "effective_max": { "max": 33, "path": "/kubepods.slice/pod 1.slice", "hierarchy": 0 },
+        "above": { "max": 33, "path": "/kubepods.slice/pod 1.slice", "hierarchy": 0 } })
     );
 }
 
@@ -449,6 +453,34 @@ fn hostile_paths_are_refused() {
     assert!(unread.iter().any(|it| it.why.contains("not text")), "{unread:?}");
     assert_eq!(host.read(&[(0, &"/x".repeat(3000))]), (json!({}), vec![]));
     assert_eq!(host.read(&[(0, &format!("/{}", "x".repeat(300)))]), (json!({}), vec![]));
+}
+
+/// A limit that several share may be met before any of their own, which are tighter.
+#[test]
+fn the_fullest_above_need_not_be_the_tightest() {
+    let host = v2_host();
+    let pod = [
+        ("memory.max", "9000000\n"),
+        ("memory.current", "8999000\n"),
+        ("memory.events.local", "low 0\nmax 12\n"),
+        ("pids.max", "33\n"),
+        ("pids.current", "32\n"),
+    ];
+    host.write("cg/kubepods.slice/pod 1.slice", &pod);
+    host.write(
+        "cg/kubepods.slice",
+        &[("memory.current", "100\n"), ("pids.max", "20\n"), ("pids.current", "1\n")],
+    );
+    let (got, unread) = host.read(&[(0, V2_PATH)]);
+    assert_eq!(host.complaints(&unread), [""; 0]);
+    let pod = "/kubepods.slice/pod 1.slice";
+    assert_eq!(got["memory"]["effective_limit"]["path"], json!("/kubepods.slice"));
+    assert_eq!(
+        got["memory"]["above"],
+        json!({ "usage_bytes": 8_999_000, "limit_bytes": 9_000_000, "hits": 12, "path": pod, "hierarchy": 0 })
+    );
+    assert_eq!(got["pids"]["effective_max"]["path"], json!("/kubepods.slice"));
+    assert_eq!(got["pids"]["above"], json!({ "current": 32, "max": 33, "path": pod, "hierarchy": 0 }));
 }
 
 #[test]
