@@ -2,6 +2,8 @@
 //! otherwise silently mean its default.
 
 mod error;
+mod limits;
+mod selector;
 mod values;
 
 use std::{
@@ -12,6 +14,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use limits::{Limits, Thresholds};
+pub use values::Switch;
 
 /// Read if it exists and no other file is named.
 pub const DEFAULT_PATH: &str = "/etc/observer/observer.yaml";
@@ -40,6 +44,7 @@ pub struct Config {
     pub sweep_seconds: u64,
     pub stdout: Stdout,
     pub audit: Audit,
+    pub limits: Limits,
     pub kernel: KernelOptions,
 }
 
@@ -55,6 +60,7 @@ impl Default for Config {
             sweep_seconds: 5,
             stdout: Stdout::default(),
             audit: Audit::default(),
+            limits: Limits::default(),
             kernel: KernelOptions::default(),
         }
     }

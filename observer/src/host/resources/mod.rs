@@ -23,10 +23,7 @@ pub use self::{
     sampler::{Row, SCHEMA, Sample, Sampled, Sampler},
 };
 
-use self::{
-    ceilings::Ceilings,
-    files::{Files, Limit},
-};
+use self::{ceilings::Ceilings, files::Files};
 use super::Hierarchy;
 use crate::model::resources::{
     Cpu, Memory, MemoryAbove, MemoryLimit, Pids, PidsAbove, PidsLimit, Pressure, Resources, Unread,
