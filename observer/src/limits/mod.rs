@@ -4,6 +4,18 @@
 //! something happened there. What it read goes to the pipeline as a [`Round`], which is recorded like everything else that the
 //! core is told.
 
+mod changes;
+mod condition;
+mod engine;
+mod fact;
+mod rows;
+#[cfg(test)]
+mod testing;
+
+pub use changes::{Change, LimitFile};
+pub use engine::Engine;
+pub use fact::{Ended, LimitAt, LimitsChanged, OomKill, OomScope, Quota, Strain, StrainKind, Victim, Writer};
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{ContainerKey, resources::Resources};
@@ -33,6 +45,10 @@ pub struct Sample {
     pub container: ContainerKey,
     /// Kernel time (CLOCK_BOOTTIME, as events have it), ns.
     pub time_ns: u64,
+    /// All limits were read (`Parts::ALL`): at the first look at a container, and after writes to its limits. The polls between read
+    /// use and the limits that it is measured against (`Parts::USAGE`).
+    #[serde(default)]
+    pub whole: bool,
     pub resources: Resources,
 }
 
