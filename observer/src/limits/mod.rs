@@ -11,6 +11,7 @@ mod fact;
 mod rows;
 #[cfg(test)]
 mod testing;
+pub mod watch;
 
 pub use changes::{Change, LimitFile};
 pub use engine::Engine;
@@ -86,11 +87,3 @@ pub struct ContainerResources {
     pub namespace: String,
     pub resources: Resources,
 }
-
-// The watcher's interface, in `watch`:
-//
-//   Watcher::start(hierarchies: Vec<Hierarchy>, options: WatchOptions) -> Result<Watcher, WatchError>
-//   Watcher::watch(&self, targets: Vec<Target>)      all of them; who is not named any more is forgotten
-//   Watcher::as_raw_fd(&self) -> RawFd               readable while something waits to be taken
-//   Watcher::take(&self) -> Option<Round>            never waits
-//   Watcher::sees_writers(&self) -> bool             pids of writers are known (fanotify)
