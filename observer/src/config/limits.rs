@@ -192,6 +192,15 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// The lowest share of the memory limit at which anything is to be told; 100 if nothing is.
+    pub fn lowest_near_percent(&self) -> u64 {
+        let others = self.overrides.iter().filter_map(|other| other.memory.as_ref()?.near_percent);
+        let all = std::iter::once(self.memory.near_percent).chain(others);
+        all.filter_map(Switch::on).map(|percent| percent.0).min().unwrap_or(100)
+    }
+}
+
 fn set<T>(value: &mut T, other: Option<T>) {
     if let Some(other) = other {
         *value = other;

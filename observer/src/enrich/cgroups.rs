@@ -114,6 +114,7 @@ impl Enricher {
         if let Some(key) = self.world.container_of_slot(entry.slot) {
             if let Some(container) = self.world.containers.get_mut(&key) {
                 container.cgroups.retain(|c| (c.hierarchy, c.id) != place);
+                self.world.version += 1;
             }
             self.world.drop_if_gone(key);
         }

@@ -58,6 +58,8 @@ pub struct World {
     graves: VecDeque<(u32, u64)>,
     buried: HashSet<(u32, u64)>,
     pub effects: Vec<Effect>,
+    /// Raised with every change of what containers there are, of their cgroups and baselines.
+    pub version: u64,
     /// The processes that ended last, oldest first: what the watcher of limits has to say of one comes after its end.
     ended: VecDeque<Process>,
 }
@@ -82,6 +84,7 @@ impl World {
             graves: VecDeque::new(),
             buried: HashSet::new(),
             effects: Vec::new(),
+            version: 0,
             ended: VecDeque::new(),
         }
     }
@@ -138,6 +141,7 @@ impl World {
     pub fn begin_again(&mut self, key: ContainerKey) {
         let Some(container) = self.containers.get_mut(&key) else { return };
         if container.cgroups.is_empty() && container.baseline.is_some() {
+            self.version += 1;
             container.baseline = None;
             container.baseline_of_init = false;
             container.made.clear();
@@ -186,6 +190,7 @@ impl World {
             container.metadata = Metadata::None;
         }
         if !container.cgroups.iter().any(|cgroup| cgroup.hierarchy == hierarchy && cgroup.id == id) {
+            self.version += 1;
             container.cgroups.push(CgroupPath { hierarchy, id, path: path.to_owned() });
             container.cgroups.sort();
         }
@@ -206,6 +211,7 @@ impl World {
         if let Some(container) = self.containers.get_mut(&key) {
             container.baseline = Some(tuple);
             container.baseline_ns = now;
+            self.version += 1;
         }
     }
 
@@ -216,6 +222,7 @@ impl World {
             return;
         }
         let Some(container) = self.containers.remove(&key) else { return };
+        self.version += 1;
         self.by_id.remove(&container.id);
         self.owners.retain(|_, owner| *owner != key);
         for slot in container.slots {

@@ -45,6 +45,8 @@ struct State {
     name: ContainerRef,
     last: Option<Sample>,
     limits: Option<Limits>,
+    /// `limits` holds all of them: see `Sample::whole`.
+    limits_whole: bool,
     /// By `StrainKind`.
     conditions: [Condition; StrainKind::ALL.len()],
     /// What began, for its end.
@@ -66,6 +68,7 @@ impl State {
             name,
             last: None,
             limits: None,
+            limits_whole: false,
             conditions: Default::default(),
             told: BTreeMap::new(),
             window: None,
@@ -154,6 +157,11 @@ impl Engine {
         std::mem::take(&mut self.findings)
     }
 
+    /// The last look at each container that has been looked at.
+    pub fn last(&self) -> impl Iterator<Item = &Sample> {
+        self.states.values().filter_map(|state| state.last.as_ref())
+    }
+
     fn state(&mut self, key: Option<ContainerKey>, world: &World) -> Option<&mut State> {
         let name = world.container_ref(key?)?;
         Some(self.states.entry(key?).or_insert_with(|| State::new(name)))
@@ -220,11 +228,12 @@ impl Engine {
         }
         let read = changes::limits(&sample.resources, container, &self.controllers);
         let Some(known) = &mut state.limits else {
-            state.limits = Some(read);
+            (state.limits, state.limits_whole) = (Some(read), sample.whole);
             return;
         };
-        let found = changes::changes(known, &read, sample.whole);
+        let found = changes::changes(known, &read, sample.whole && state.limits_whole);
         changes::update(known, read, sample.whole);
+        state.limits_whole |= sample.whole;
         if found.is_empty() || !thresholds.changes {
             return;
         }

@@ -16,6 +16,7 @@ pub mod watch;
 pub use changes::{Change, LimitFile};
 pub use engine::Engine;
 pub use fact::{Ended, LimitAt, LimitsChanged, OomKill, OomScope, Quota, Strain, StrainKind, Victim, Writer};
+pub use rows::rows;
 
 use serde::{Deserialize, Serialize};
 

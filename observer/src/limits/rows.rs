@@ -4,8 +4,8 @@ use super::{ContainerResources, Sample};
 use crate::enrich::World;
 
 /// Those of containers that are still known.
-pub fn rows(samples: &[Sample], world: &World) -> Vec<ContainerResources> {
-    let mut rows = Vec::with_capacity(samples.len());
+pub fn rows<'a>(samples: impl Iterator<Item = &'a Sample>, world: &World) -> Vec<ContainerResources> {
+    let mut rows = Vec::new();
     for sample in samples {
         let Some(container) = world.container(Some(sample.container)) else { continue };
         let (pod, namespace) = match &container.pod {

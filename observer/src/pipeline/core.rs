@@ -13,7 +13,7 @@ use crate::{
     detect::{self, Draft, Fold, Folded},
     enrich::{Effect, Enricher, Fact, Finding, Snapshot, World},
     host::Host,
-    limits::{Engine, Round},
+    limits::{ContainerResources, Engine, Round, rows},
     model::{Alert, AlertState, Clock, EventRecord},
 };
 
@@ -112,6 +112,11 @@ impl Core {
     pub fn round(&mut self, round: &Round) -> Vec<Alert> {
         let findings = self.limits.round(round, &self.enricher.world);
         self.alerts(findings)
+    }
+
+    /// What containers used when last looked at.
+    pub fn resources(&self) -> Vec<ContainerResources> {
+        rows(self.limits.last(), &self.enricher.world)
     }
 
     /// Time has come for what waits: see [`Core::next_deadline`].

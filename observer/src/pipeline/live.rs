@@ -14,6 +14,7 @@ use super::{
     capabilities::{CapabilityAudit, ContainerChecks},
     core::{Core, Displaced, Tick},
     record::{RecordError, Recorder, RecordingHost},
+    resources::Resources,
 };
 use crate::{
     config,
@@ -21,6 +22,7 @@ use crate::{
     host::{self, Host, LiveHost, Roots},
     inventory::Membership,
     kernel::{Kernel, KernelError, LossCounters, Rings, Skipped, SlotTable},
+    limits::{ContainerResources, watch::WatchError},
     model::{Alert, Clock, EventRecord, Tuple},
 };
 
@@ -50,6 +52,8 @@ pub trait Output {
     /// What was counted of checks of capabilities, if they are counted: all living containers of which there is something, about
     /// once a second. `classified`: checks that meant no use are told apart.
     fn capabilities(&mut self, _containers: &[ContainerChecks], _classified: bool) {}
+    /// What living containers used when last looked at, after each poll.
+    fn resources(&mut self, _containers: &[ContainerResources]) {}
     /// About once a second.
     fn status(&mut self, status: &Status<'_>);
     /// False ends the loop.
@@ -120,6 +124,9 @@ pub struct Live {
     core: Core,
     host: Box<dyn Host>,
     recorder: Option<Recorder>,
+    resources: Option<Resources>,
+    /// There are samples that the metrics do not show yet.
+    sampled: bool,
     options: LiveOptions,
     undecodable: u64,
     skipped: Skipped,
@@ -142,6 +149,8 @@ pub enum LiveError {
     Record(#[from] RecordError),
     #[error("cannot wait for the rings: {0}")]
     Wait(io::Error),
+    #[error(transparent)]
+    Watch(#[from] WatchError),
 }
 
 impl Live {
@@ -183,6 +192,7 @@ impl Live {
         };
         let clock = Clock::now();
         let recorder = options.record.as_deref().map(Recorder::create).transpose()?;
+        let resources = Resources::start(&options.limits, &hierarchies)?;
         let live = LiveHost::new(options.roots.clone(), hierarchies, options.cri_sockets.clone());
         let mut host: Box<dyn Host> = match &recorder {
             Some(recorder) => {
@@ -203,6 +213,8 @@ impl Live {
             core,
             host,
             recorder,
+            resources,
+            sampled: false,
             options,
             undecodable: 0,
             skipped,
@@ -221,13 +233,15 @@ impl Live {
 
     /// Runs until it is stopped or the output has had enough; then reads the rings empty and tells what waits.
     pub fn run(mut self, stop: &StopSignal, output: &mut impl Output) -> Result<(), LiveError> {
-        let epoll = epoll(&[
+        let mut wake = vec![
             (self.rings.priority.as_raw_fd(), 0),
             // Edge-triggered: woken by the kernel side's own wake-ups only, not by every event that is there.
             (self.rings.events.as_raw_fd(), libc::EPOLLET as u32),
             (stop.0.as_raw_fd(), 0),
-        ])
-        .map_err(LiveError::Wait)?;
+        ];
+        // Edge-triggered as well: while the watcher puts something in, there is nothing to take.
+        wake.extend(self.resources.as_ref().map(|resources| (resources.fd(), libc::EPOLLET as u32)));
+        let epoll = epoll(&wake).map_err(LiveError::Wait)?;
         for alert in std::mem::take(&mut self.started) {
             output.alert(Arc::new(alert), 0);
         }
@@ -247,6 +261,7 @@ impl Live {
             if output.is_asked() {
                 output.answer(self.core.membership());
             }
+            self.take_round(output);
             let now = Clock::boot_ns();
             if self.core.next_deadline().is_some_and(|deadline| deadline <= now) {
                 if let Some(recorder) = &self.recorder {
@@ -315,8 +330,26 @@ impl Live {
             let containers = audit.read(self.core.world());
             output.capabilities(&containers, audit.classified());
         }
+        if std::mem::take(&mut self.sampled) {
+            output.resources(&self.core.resources());
+        }
         output.status(&Status { tick: &tick, folded: self.core.take_folded(), ring_used });
         Ok(())
+    }
+
+    /// What the watcher of resources read, after the rings have been read: they hold the processes that it tells of.
+    fn take_round(&mut self, output: &mut impl Output) {
+        let Some(resources) = &mut self.resources else { return };
+        resources.update(self.core.world());
+        let Some(round) = resources.take() else { return };
+        if let Some(recorder) = &self.recorder {
+            recorder.round(&round);
+        }
+        let alerts = self.core.round(&round);
+        self.sampled = true;
+        // The oldest thing that it is about: what was polled has no time at which it happened.
+        let since_ns = round.writes.first().map_or_else(Clock::boot_ns, |write| write.time_ns);
+        send(output, alerts, since_ns);
     }
 
     /// Reads both rings until they are empty, or for so long that the clock must be looked at: a flood fills them as

@@ -5,6 +5,7 @@ mod core;
 mod held;
 mod live;
 mod record;
+mod resources;
 #[cfg(test)]
 mod tests;
 mod write;
