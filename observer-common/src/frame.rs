@@ -26,10 +26,14 @@ pub enum Kind {
     PivotRoot = 11,
     /// A thread's namespaces are not those last seen, and no watched call of its own said so.
     Drift = 12,
+    /// The kernel chose a process to kill, for want of memory. The header is that of the task that asked for memory.
+    OomKill = 13,
+    /// clone, clone3, fork or vfork returned EAGAIN: a limit on tasks. Repeats within a short time are counted, not sent.
+    ForkRefused = 14,
 }
 
 /// Number of kinds plus one: kinds index the per-kind counters.
-pub const KINDS: usize = 13;
+pub const KINDS: usize = 15;
 
 /// All kinds, in the order of the wire.
 pub const ALL_KINDS: [Kind; KINDS - 1] = [
@@ -45,6 +49,8 @@ pub const ALL_KINDS: [Kind; KINDS - 1] = [
     Kind::Chroot,
     Kind::PivotRoot,
     Kind::Drift,
+    Kind::OomKill,
+    Kind::ForkRefused,
 ];
 
 impl Kind {
@@ -67,6 +73,8 @@ impl Kind {
             Kind::Chroot => "chroot",
             Kind::PivotRoot => "pivot_root",
             Kind::Drift => "drift",
+            Kind::OomKill => "oom_kill",
+            Kind::ForkRefused => "fork_refused",
         }
     }
 }

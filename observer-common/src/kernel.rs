@@ -27,8 +27,9 @@ pub struct OffsetSource {
     pub field: &'static str,
     /// The [`ability`] that a kernel without it lacks.
     pub ability: u64,
-    /// The members whose offsets are added up (`struct.member`), the size of a type (`sizeof struct`) or an enumerator
-    /// (`enum name.enumerator`).
+    /// The members whose offsets are added up (`struct.member`, where its type matters `struct.member of TYPE`), the size of
+    /// a type (`sizeof struct`), an enumerator (`enum name.enumerator`), or nothing more than that the first argument of a
+    /// tracepoint is of a type or points to it (`argument btf_trace_NAME of TYPE`).
     pub paths: &'static [&'static str],
 }
 
@@ -69,6 +70,20 @@ pub mod ability {
     pub const TWICE_ON_FUNCTIONS: u64 = 1 << 15;
     /// A task's own credentials, whatever it has put on for a while.
     pub const OWN_CREDENTIALS: u64 = 1 << 16;
+    /// `oom/mark_victim` hands over the victim itself (6.9) ...
+    pub const VICTIM_TASK: u64 = 1 << 17;
+    /// ... or only its thread id.
+    pub const VICTIM_ID: u64 = 1 << 18;
+    /// What a victim's standing with the OOM killer is.
+    pub const VICTIM_SCORE: u64 = 1 << 19;
+    /// How much memory a process has, in counters of which each CPU keeps a part (6.2) ...
+    pub const RESIDENT: u64 = 1 << 20;
+    /// ... or in plain ones.
+    pub const RESIDENT_PLAIN: u64 = 1 << 21;
+    /// The memory controller's counters and limits.
+    pub const MEMORY_LIMITS: u64 = 1 << 22;
+    /// The pids controller's.
+    pub const PIDS_LIMITS: u64 = 1 << 23;
 }
 
 offsets! {
@@ -160,6 +175,40 @@ offsets! {
     }
     OWN_CREDENTIALS {
         task_real_cred = "task_struct.real_cred";
+    }
+    VICTIM_TASK {
+        /// 0: what counts is that it is there.
+        victim_task = "argument btf_trace_mark_victim of task_struct";
+    }
+    VICTIM_ID {
+        /// As above.
+        victim_id = "argument btf_trace_mark_victim of int";
+    }
+    VICTIM_SCORE {
+        signal_oom_score_adj = "signal_struct.oom_score_adj";
+    }
+    RESIDENT {
+        resident_mm = "task_struct.mm";
+        resident = "mm_struct.rss_stat of percpu_counter" "percpu_counter.count";
+        resident_size = "sizeof percpu_counter";
+    }
+    RESIDENT_PLAIN {
+        resident_plain_mm = "task_struct.mm";
+        resident_plain = "mm_struct.rss_stat of mm_rss_stat" "mm_rss_stat.count";
+    }
+    MEMORY_LIMITS {
+        memory_css = "mem_cgroup.css";
+        memory_memory = "mem_cgroup.memory";
+        memory_memsw = "mem_cgroup.memsw";
+        counter_usage = "page_counter.usage";
+        counter_max = "page_counter.max";
+        counter_parent = "page_counter.parent";
+    }
+    PIDS_LIMITS {
+        pids_css = "pids_cgroup.css";
+        pids_counter = "pids_cgroup.counter";
+        pids_limit = "pids_cgroup.limit";
+        css_parent = "cgroup_subsys_state.parent";
     }
     STACK_REGS {
         task_stack = "task_struct.stack";
@@ -260,6 +309,20 @@ pub struct Budget {
 pub const BUDGET: u64 = 64;
 pub const BUDGET_WINDOW_NS: u64 = 100_000_000;
 
+/// Refused forks of one slot, of which few are told one by one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Refusals {
+    /// When an event last told of them.
+    pub last_ns: u64,
+    pub total: u64,
+    /// How many of them events have told of.
+    pub told: u64,
+}
+
+/// Refused forks of one slot are told no more often than this; those between are counted.
+pub const REFUSALS_WINDOW_NS: u64 = 100_000_000;
+
 /// Why an event did not reach the agent; index of the per-CPU counters, which never fall.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,7 +346,7 @@ pub const ALL_LOSSES: [(Loss, &str); LOSSES] = [
     (Loss::TableFull, "table_full"),
 ];
 
-assert_size!(CgroupKey = 16, SlotInfo = 16, Host = 72, BudgetKey = 16, Budget = 80);
+assert_size!(CgroupKey = 16, SlotInfo = 16, Host = 72, BudgetKey = 16, Budget = 80, Refusals = 24);
 
 #[cfg(feature = "user")]
 mod user {

@@ -134,6 +134,64 @@ pub struct Root {
     pub ino: u64,
 }
 
+/// [`crate::Kind::OomKill`]. Pages are of 4 KiB.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
+pub struct OomKill {
+    /// The slot of the victim's mark, 0 for none.
+    pub victim_slot: u64,
+    /// The victim's process's start, ns of CLOCK_BOOTTIME; 0 if the kernel side knows of it no more than its id. Then the fields
+    /// below that speak of the victim are zeros, its uid is all ones, and its process is taken to be named like the thread.
+    pub victim_start_ns: u64,
+    /// kernfs id of the cgroup whose limit is reached, 0 if there is none.
+    pub limit_cgroup_id: u64,
+    pub limit_pages: u64,
+    /// What was charged to that cgroup when the victim was chosen.
+    pub usage_pages: u64,
+    /// The victim's own memory, approximately: the kernel counts it per CPU.
+    pub anon_pages: u64,
+    pub file_pages: u64,
+    pub shmem_pages: u64,
+    pub swap_pages: u64,
+    /// That cgroup's hierarchy, 0 for v2.
+    pub limit_hierarchy: u32,
+    pub victim_tgid: u32,
+    pub victim_tid: u32,
+    pub victim_uid: u32,
+    /// An [`oom`] scope.
+    pub scope: u32,
+    pub oom_score_adj: i32,
+    pub victim_comm: [u8; 16],
+}
+
+/// Who was out of memory.
+pub mod oom {
+    pub const UNKNOWN: u32 = 0;
+    /// A cgroup that has reached its limit.
+    pub const CGROUP: u32 = 1;
+    /// No cgroup of the victim's has: the host.
+    pub const HOST: u32 = 2;
+}
+
+/// [`crate::Kind::ForkRefused`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
+pub struct ForkRefused {
+    /// kernfs id of the cgroup that has reached its limit of tasks; 0 if that does not explain it: RLIMIT_NPROC, threads-max, a
+    /// pid namespace that is full.
+    pub cgroup_id: u64,
+    /// Refusals of this container since it was last told of one, this one included.
+    pub count: u64,
+    /// Tasks in that cgroup.
+    pub current: u64,
+    pub max: u64,
+    /// That cgroup's hierarchy, 0 for v2.
+    pub hierarchy: u32,
+    pub errno: i32,
+}
+
 assert_size!(
     Fork = 64,
     Exec = 16,
@@ -143,4 +201,6 @@ assert_size!(
     Syscall = 32,
     Root = 24,
     RootChange = 64,
+    OomKill = 112,
+    ForkRefused = 40,
 );

@@ -1,8 +1,8 @@
 //! Frames to events. Pure: bytes in, an event or a counted error out, never a panic.
 
 use observer_common::{
-    ABI_VERSION, Ancestor, Cgroup, CgroupMove, Exec, Exit, Fork, Header, Kind, MAX_ANCESTORS, RootChange,
-    Syscall, flags,
+    ABI_VERSION, Ancestor, Cgroup, CgroupMove, Exec, Exit, Fork, ForkRefused, Header, Kind, MAX_ANCESTORS,
+    OomKill, RootChange, Syscall, flags,
 };
 use zerocopy::{FromBytes, Immutable};
 
@@ -39,6 +39,8 @@ pub enum Payload {
     CgroupMove { change: CgroupMove, path: Vec<u8> },
     Syscall(Syscall),
     RootChange { change: RootChange, path: Vec<u8> },
+    OomKill(OomKill),
+    ForkRefused(ForkRefused),
     Nothing,
 }
 
@@ -136,6 +138,16 @@ pub fn decode(frame: &[u8]) -> Result<Event, DecodeError> {
             let path = rest.bytes(change.path_len, "its path")?;
             Payload::RootChange { change, path }
         }
+        Kind::OomKill => {
+            let kill = rest.take("an OOM kill")?;
+            behind(&mut rest)?;
+            Payload::OomKill(kill)
+        }
+        Kind::ForkRefused => {
+            let refused = rest.take("a refused fork")?;
+            behind(&mut rest)?;
+            Payload::ForkRefused(refused)
+        }
         Kind::Drift => {
             behind(&mut rest)?;
             Payload::Nothing
@@ -189,6 +201,31 @@ pub mod build {
         }
     }
 
+    pub fn oom_kill() -> OomKill {
+        OomKill {
+            victim_slot: 0,
+            victim_start_ns: 500_000_000,
+            limit_cgroup_id: 7,
+            limit_pages: 8192,
+            usage_pages: 8190,
+            anon_pages: 8000,
+            file_pages: 100,
+            shmem_pages: 3,
+            swap_pages: 0,
+            limit_hierarchy: 4,
+            victim_tgid: 100,
+            victim_tid: 101,
+            victim_uid: 1000,
+            scope: oom::CGROUP,
+            oom_score_adj: -5,
+            victim_comm: *b"hog\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        }
+    }
+
+    pub fn fork_refused() -> ForkRefused {
+        ForkRefused { cgroup_id: 7, count: 3, current: 50, max: 50, hierarchy: 3, errno: 11 }
+    }
+
     pub fn frame<P: IntoBytes + Immutable>(mut header: Header, payload: &P, tail: &[u8]) -> Vec<u8> {
         header.size = (size_of::<Header>() + size_of::<P>() + tail.len()) as u32;
         [header.as_bytes(), payload.as_bytes(), tail].concat()
@@ -213,8 +250,35 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_read_behind_and_before_ancestors() {
+        let Payload::OomKill(kill) = decode(&frame(header(Kind::OomKill), &oom_kill(), b"")).unwrap().payload
+        else {
+            panic!("no OOM kill")
+        };
+        assert_eq!((kill.limit_pages, kill.usage_pages, kill.limit_hierarchy), (8192, 8190, 4));
+        assert_eq!((kill.victim_tgid, kill.victim_tid, kill.oom_score_adj), (100, 101, -5));
+        let mut h = header(Kind::ForkRefused);
+        h.flags = flags::ANCESTORS;
+        let ancestors = [0u8; MAX_ANCESTORS * size_of::<Ancestor>()];
+        let event = decode(&frame(h, &fork_refused(), &ancestors)).unwrap();
+        let Payload::ForkRefused(refused) = event.payload else { panic!("{event:?}") };
+        assert_eq!((refused.count, refused.current, refused.max, refused.errno), (3, 50, 50, libc::EAGAIN));
+        assert!(decode(&frame(h, &fork_refused(), b"")).is_err(), "ancestors that are not there");
+    }
+
+    #[test]
     fn every_cut_of_a_frame_is_an_error_and_no_panic() {
-        let whole = exec_frame();
+        for whole in [
+            exec_frame(),
+            frame(header(Kind::OomKill), &oom_kill(), b""),
+            frame(header(Kind::ForkRefused), &fork_refused(), b""),
+        ] {
+            assert!(decode(&whole).is_ok());
+            every_cut_is_an_error(&whole);
+        }
+    }
+
+    fn every_cut_is_an_error(whole: &[u8]) {
         for end in 0..whole.len() {
             assert!(decode(&whole[..end]).is_err(), "{end} bytes");
             // Also with a size that agrees with the cut.

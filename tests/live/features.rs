@@ -55,7 +55,11 @@ fn what_is_missing_disables_only_what_needs_it() {
         ("field:nsproxy.time_ns", &[("time_namespaces", "off")]),
         ("field:nsproxy.cgroup_ns", &[("cgroup_namespaces", "off")]),
         ("field:pid.level", &[("pid_namespaces", "off")]),
-        ("field:css_set.subsys", &[("cgroup_v1", "off")]),
+        ("field:css_set.subsys", &[("cgroup_v1", "off"), ("oom_limits", "off"), ("fork_refusals", "off")]),
+        ("field:page_counter.max", &[("oom_limits", "off")]),
+        ("field:task_struct.mm", &[("arguments", "off"), ("oom_memory", "off")]),
+        ("field:pids_cgroup.limit", &[("fork_refusals", "off")]),
+        ("hook:tp_btf/mark_victim", &[("oom_kills", "off")]),
         ("field:mount.mnt_ns", &[("root_mounts", "off")]),
         ("field:mm_struct.arg_start", &[("arguments", "off")]),
         ("field:path.mnt", &[("host_root", "off"), ("root_calls", "off")]),
@@ -67,6 +71,7 @@ fn what_is_missing_disables_only_what_needs_it() {
                 ("namespace_calls", "tracepoint"),
                 ("namespace_refusals", "tracepoint"),
                 ("root_calls", "tracepoint"),
+                ("fork_refusals", "tracepoint"),
                 ("compat_calls", "off"),
             ],
         ),
@@ -81,7 +86,17 @@ fn what_is_missing_disables_only_what_needs_it() {
                 &[("namespace_refusals", "off"), ("arguments", "off")]
             },
         ),
-        (UNREAD, &[("pid_namespaces", "off"), ("root_mounts", "off"), ("kernel_texts", "off")]),
+        (
+            UNREAD,
+            &[
+                ("pid_namespaces", "off"),
+                ("root_mounts", "off"),
+                ("kernel_texts", "off"),
+                ("oom_limits", "off"),
+                ("oom_memory", "off"),
+                ("fork_refusals", "off"),
+            ],
+        ),
     ];
     for (word, changes) in cases {
         if *word == UNREAD && !has_typed_pointers() {
@@ -172,7 +187,16 @@ fn an_escape_without_reading_kernel_memory() {
     escape_without(
         "unread",
         &[UNREAD, "helper:bpf_probe_read_user"],
-        &["pid_namespaces", "root_mounts", "kernel_texts", "arguments", "namespace_refusals"],
+        &[
+            "pid_namespaces",
+            "root_mounts",
+            "kernel_texts",
+            "arguments",
+            "namespace_refusals",
+            "oom_limits",
+            "oom_memory",
+            "fork_refusals",
+        ],
     );
 }
 
@@ -188,6 +212,14 @@ fn an_escape_without_arguments() {
     escape_without(
         "no-args",
         &["field:pt_regs.di", "field:mm_struct.arg_start", "field:nsproxy.time_ns", "field:css_set.subsys"],
-        &["namespace_refusals", "compat_calls", "arguments", "time_namespaces", "cgroup_v1"],
+        &[
+            "namespace_refusals",
+            "compat_calls",
+            "arguments",
+            "time_namespaces",
+            "cgroup_v1",
+            "oom_limits",
+            "fork_refusals",
+        ],
     );
 }

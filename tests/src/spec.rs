@@ -36,6 +36,8 @@ pub struct Spec {
     /// (source, destination, writable).
     pub(crate) binds: Vec<(PathBuf, PathBuf, bool)>,
     seccomp: Option<Value>,
+    memory: Option<u64>,
+    pids: Option<u64>,
     /// In which cgroup its own is.
     parent: String,
     pub(crate) private_root: bool,
@@ -55,6 +57,8 @@ impl Spec {
             namespaces: own.map(|kind| (kind, None)).to_vec(),
             binds: Vec::new(),
             seccomp: None,
+            memory: None,
+            pids: None,
             parent: cgroup::home(),
             private_root: false,
             host_pid: false,
@@ -120,6 +124,18 @@ impl Spec {
     /// A seccomp profile, as in OCI's `linux.seccomp`.
     pub fn seccomp(mut self, profile: Value) -> Self {
         self.seccomp = Some(profile);
+        self
+    }
+
+    /// At most so many bytes of memory.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// At most so many tasks.
+    pub fn pids(mut self, tasks: u64) -> Self {
+        self.pids = Some(tasks);
         self
     }
 
@@ -192,6 +208,12 @@ impl Spec {
         });
         if self.namespaces.iter().any(|(kind, path)| *kind == "uts" && path.is_none()) {
             config["hostname"] = json!(self.name);
+        }
+        if let Some(bytes) = self.memory {
+            config["linux"]["resources"]["memory"] = json!({ "limit": bytes });
+        }
+        if let Some(tasks) = self.pids {
+            config["linux"]["resources"]["pids"] = json!({ "limit": tasks });
         }
         if let Some(profile) = &self.seccomp {
             config["linux"]["seccomp"] = profile.clone();

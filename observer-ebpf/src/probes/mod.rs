@@ -3,6 +3,7 @@
 mod calls;
 mod capability;
 mod cgroup;
+mod limits;
 mod namespace;
 mod process;
 mod root;

@@ -18,7 +18,7 @@ mod namespace_escape;
 mod namespace_nested;
 mod root_escape;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use fold::{Fold, Folded};
 

@@ -26,7 +26,7 @@ pub use identity::{Identity, identify};
 pub use namespaces::types_of_mask;
 pub use naming::complete;
 pub use snapshot::{HostRecord, Snapshot, inherits};
-pub use world::World;
+pub use world::{CgroupEntry, World};
 
 use crate::{
     decode::{Event, Payload, text},
@@ -75,6 +75,7 @@ impl Enricher {
             Kind::Clone => self.refused(event, host),
             Kind::Chroot | Kind::PivotRoot => self.root(event, host),
             Kind::Drift => self.drift(event, host),
+            Kind::OomKill | Kind::ForkRefused => self.know_process(event),
         }
         std::mem::take(&mut self.findings)
     }

@@ -59,7 +59,15 @@ impl Abilities {
         }
         if found.bits & ability::READ_KERNEL == 0 {
             let why = found.why(ability::READ_KERNEL);
-            for dependent in [ability::PID_NAMESPACE, ability::ROOT_MOUNT, ability::STACK_REGS] {
+            for dependent in [
+                ability::PID_NAMESPACE,
+                ability::ROOT_MOUNT,
+                ability::STACK_REGS,
+                ability::RESIDENT,
+                ability::RESIDENT_PLAIN,
+                ability::MEMORY_LIMITS,
+                ability::PIDS_LIMITS,
+            ] {
                 found.lacks(dependent, why.clone());
             }
         }

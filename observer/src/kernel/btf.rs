@@ -52,10 +52,14 @@ pub fn read_offsets(path: &Path, pretend: &Pretend) -> Result<Resolved, KernelEr
 
 const MAGIC: u16 = 0xeb9f;
 const KIND_INT: u32 = 1;
+const KIND_PTR: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_VOLATILE: u32 = 9;
+const KIND_CONST: u32 = 10;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -106,7 +110,7 @@ impl<'a> Types<'a> {
             let head = types.head_at(at)?;
             let id = types.places.len() as u32;
             types.places.push(at as u32);
-            if matches!(head.kind, KIND_STRUCT | KIND_ENUM)
+            if matches!(head.kind, KIND_STRUCT | KIND_ENUM | KIND_TYPEDEF)
                 && let Some(name) = wanted.get(types.name(head.name))
             {
                 types.by_name.entry(name).or_default().push(id);
@@ -133,20 +137,55 @@ impl<'a> Types<'a> {
         std::str::from_utf8(&bytes[..end]).unwrap_or("")
     }
 
-    /// One source of the table: `struct.member`, `sizeof struct` or `enum name.enumerator`.
+    /// One source of the table: see `OffsetSource::paths`.
     fn resolve(&self, source: &str) -> Option<u64> {
         self.by_name.get(owner(source))?.iter().find_map(|id| {
-            let at = *self.places.get(*id as usize)? as usize;
-            let head = self.head_at(at)?;
+            let (at, head) = self.head(*id)?;
+            let (source, of) =
+                source.split_once(" of ").map_or((source, None), |(source, of)| (source, Some(of)));
             let member = || source.rsplit_once('.').map(|(_, member)| member);
-            if source.starts_with("sizeof ") {
+            if source.starts_with("argument ") {
+                (head.kind == KIND_TYPEDEF).then(|| self.first_argument_is(head, of?)).flatten()
+            } else if source.starts_with("sizeof ") {
                 (head.kind == KIND_STRUCT).then_some(u64::from(head.size))
             } else if source.starts_with("enum ") {
                 (head.kind == KIND_ENUM).then(|| self.enumerator(at, head, member()?)).flatten()
             } else {
-                (head.kind == KIND_STRUCT).then(|| self.member(at, head, member()?, 0)).flatten()
+                let (here, id) =
+                    (head.kind == KIND_STRUCT).then(|| self.member(at, head, member()?, 0)).flatten()?;
+                of.is_none_or(|of| self.is_made_of(id, of)).then_some(here)
             }
         })
+    }
+
+    fn head(&self, id: u32) -> Option<(usize, Head)> {
+        let at = *self.places.get(id as usize).filter(|_| id != 0)? as usize;
+        Some((at, self.head_at(at)?))
+    }
+
+    /// 0 if it is so. The type is a tracepoint's: a pointer to a function whose very first argument is the tracepoint's own.
+    fn first_argument_is(&self, typedef: Head, of: &str) -> Option<u64> {
+        let (_, pointer) = self.head(typedef.size).filter(|(_, head)| head.kind == KIND_PTR)?;
+        let (at, function) = self.head(pointer.size).filter(|(_, head)| head.kind == KIND_FUNC_PROTO)?;
+        let argument = (function.members > 1).then(|| word(self.types, at + 12 + 8 + 4)).flatten()?;
+        self.is_made_of(argument, of).then_some(0)
+    }
+
+    /// Whether a type is the named one, an array of it, or a pointer to it.
+    fn is_made_of(&self, mut id: u32, of: &str) -> bool {
+        const DEEPEST: u32 = 8;
+        for _ in 0..DEEPEST {
+            let Some((at, head)) = self.head(id) else { return false };
+            if self.name(head.name) == of {
+                return true;
+            }
+            id = match head.kind {
+                KIND_PTR | KIND_VOLATILE | KIND_CONST => head.size,
+                KIND_ARRAY => word(self.types, at + 12).unwrap_or(0),
+                _ => return false,
+            };
+        }
+        false
     }
 
     fn enumerator(&self, at: usize, head: Head, wanted: &str) -> Option<u64> {
@@ -157,8 +196,8 @@ impl<'a> Types<'a> {
         })
     }
 
-    /// A member by name, in bytes, looking into anonymous structures and unions (`struct_group`, randomised layouts).
-    fn member(&self, at: usize, head: Head, wanted: &str, depth: u32) -> Option<u64> {
+    /// A member by name, its place in bytes and its type, looking into anonymous structures and unions (`struct_group`, randomised layouts).
+    fn member(&self, at: usize, head: Head, wanted: &str, depth: u32) -> Option<(u64, u32)> {
         const DEEPEST: u32 = 8;
         (0..head.members as usize).find_map(|i| {
             let entry = at + 12 + i * 12;
@@ -167,11 +206,12 @@ impl<'a> Types<'a> {
             let bits = if head.flag { bits & 0x00ff_ffff } else { bits };
             let here = u64::from(bits) / 8;
             match self.name(name) {
-                found if found == wanted => Some(here),
+                found if found == wanted => Some((here, id)),
                 "" if depth < DEEPEST => {
                     let inner = *self.places.get(id as usize)? as usize;
                     let head = self.head_at(inner).filter(|h| matches!(h.kind, KIND_STRUCT | KIND_UNION))?;
-                    Some(here + self.member(inner, head, wanted, depth + 1)?)
+                    let (further, id) = self.member(inner, head, wanted, depth + 1)?;
+                    Some((here + further, id))
                 }
                 _ => None,
             }
@@ -195,8 +235,9 @@ impl Head {
 
 /// The type that a source names.
 fn owner(source: &str) -> &str {
-    let path = source.strip_prefix("sizeof ").or_else(|| source.strip_prefix("enum ")).unwrap_or(source);
-    path.split_once('.').map_or(path, |(owner, _)| owner)
+    let prefixes = ["sizeof ", "enum ", "argument "];
+    let path = prefixes.iter().find_map(|prefix| source.strip_prefix(prefix)).unwrap_or(source);
+    path.split(['.', ' ']).next().unwrap_or(path)
 }
 
 #[cfg(test)]
@@ -209,7 +250,15 @@ mod tests {
     fn this_kernel_has_every_field_and_they_make_sense() {
         let Resolved { offsets, missing } =
             read_offsets(Path::new(VMLINUX), &Pretend::default()).expect("a kernel with BTF");
-        assert!(missing.is_empty(), "{missing:?}");
+        // Some things there are in one of two ways.
+        let lacks = |ability| missing.iter().any(|(missing, _)| *missing == ability);
+        for (one, other) in
+            [(ability::VICTIM_TASK, ability::VICTIM_ID), (ability::RESIDENT, ability::RESIDENT_PLAIN)]
+        {
+            assert_ne!(lacks(one), lacks(other), "{missing:?}");
+        }
+        let either = ability::VICTIM_TASK | ability::VICTIM_ID | ability::RESIDENT | ability::RESIDENT_PLAIN;
+        assert!(missing.iter().all(|(ability, _)| ability & either != 0), "{missing:?}");
         // pid and tgid are neighbours in every task_struct there ever was.
         assert_eq!(offsets.task_tgid, offsets.task_pid + 4);
         assert_eq!(offsets.upid_size, 16);
@@ -220,7 +269,7 @@ mod tests {
     fn a_hidden_field_is_missing_with_its_ability() {
         let pretend = Pretend::without(&["field:nsproxy.time_ns".to_owned()]);
         let Resolved { offsets, missing } = read_offsets(Path::new(VMLINUX), &pretend).unwrap();
-        assert_eq!(missing, [(ability::TIME_NAMESPACE, "nsproxy.time_ns".to_owned())]);
+        assert!(missing.contains(&(ability::TIME_NAMESPACE, "nsproxy.time_ns".to_owned())), "{missing:?}");
         assert_eq!(offsets.nsproxy_time, 0);
     }
 
@@ -238,5 +287,24 @@ mod tests {
         assert_eq!(owner("task_struct.pid"), "task_struct");
         assert_eq!(owner("sizeof upid"), "upid");
         assert_eq!(owner("enum cgroup_subsys_id.pids_cgrp_id"), "cgroup_subsys_id");
+        assert_eq!(owner("mm_struct.rss_stat of percpu_counter"), "mm_struct");
+        assert_eq!(owner("argument btf_trace_mark_victim of int"), "btf_trace_mark_victim");
+    }
+
+    #[test]
+    fn a_type_that_matters_is_looked_at() {
+        let bytes = std::fs::read(VMLINUX).unwrap();
+        let types = Types::parse(&bytes).unwrap();
+        let number = types.resolve("pid_namespace.ns of ns_common");
+        assert_eq!(number, types.resolve("pid_namespace.ns"));
+        assert!(number.is_some());
+        // An array, and a pointer.
+        assert!(types.resolve("pid.numbers of upid").is_some());
+        assert!(types.resolve("task_struct.cred of cred").is_some());
+        for wrong in ["pid_namespace.ns of upid", "task_struct.cred of int", "task_struct.pid of task_struct"]
+        {
+            assert_eq!(types.resolve(wrong), None, "{wrong}");
+        }
+        assert_eq!(types.resolve("argument btf_trace_mark_victim of pid_namespace"), None);
     }
 }

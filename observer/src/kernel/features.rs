@@ -178,6 +178,93 @@ pub const FEATURES: &[Feature] = &[
         ],
     },
     Feature {
+        name: "oom_kills",
+        required: false,
+        asked_by: None,
+        without: "processes that the kernel kills for want of memory",
+        tiers: &[
+            Tier {
+                name: "tp_btf",
+                abilities: ability::VICTIM_TASK,
+                probes: &[alone(
+                    "oom_kill_task",
+                    Hook::TpBtf("mark_victim"),
+                    "mark_oom_victim, mm/oom_kill.c (6.9)",
+                )],
+                lacks: "",
+            },
+            Tier {
+                name: "tp_btf_id",
+                abilities: ability::VICTIM_ID,
+                probes: &[alone(
+                    "oom_kill_id",
+                    Hook::TpBtf("mark_victim"),
+                    "mark_oom_victim, mm/oom_kill.c, until 6.8",
+                )],
+                lacks: "more than the id of a victim that is not the process that asked for memory",
+            },
+        ],
+    },
+    Feature {
+        name: "oom_limits",
+        required: false,
+        asked_by: None,
+        without: "which cgroup's memory limit a process is killed for",
+        tiers: &[layout(ability::MEMORY_LIMITS | ability::CGROUP_V1)],
+    },
+    Feature {
+        name: "oom_memory",
+        required: false,
+        asked_by: None,
+        without: "how much memory a process had that was killed for want of it, and its oom_score_adj",
+        tiers: &[
+            layout(ability::RESIDENT | ability::VICTIM_SCORE),
+            Tier {
+                name: "btf_plain",
+                abilities: ability::RESIDENT_PLAIN | ability::VICTIM_SCORE,
+                probes: &[],
+                lacks: "",
+            },
+        ],
+    },
+    Feature {
+        name: "fork_refusals",
+        required: false,
+        asked_by: None,
+        without: "forks that a limit on tasks refuses, at the moment of the call",
+        tiers: &[
+            Tier {
+                name: "fentry",
+                abilities: ability::PIDS_LIMITS | ability::CGROUP_V1,
+                probes: &[alone(
+                    "fexit_kernel_clone",
+                    Hook::FunctionExit("kernel_clone"),
+                    "kernel_clone, kernel/fork.c",
+                )],
+                lacks: "",
+            },
+            Tier {
+                name: "tracepoint",
+                abilities: ability::PIDS_LIMITS | ability::CGROUP_V1,
+                probes: &[
+                    alone(
+                        "exit_clone_limit",
+                        Hook::SyscallExit("clone"),
+                        "SYSCALL_DEFINE5(clone), kernel/fork.c",
+                    ),
+                    alone(
+                        "exit_clone3_limit",
+                        Hook::SyscallExit("clone3"),
+                        "SYSCALL_DEFINE2(clone3), kernel/fork.c",
+                    ),
+                    alone("exit_fork", Hook::SyscallExit("fork"), "SYSCALL_DEFINE0(fork), kernel/fork.c"),
+                    alone("exit_vfork", Hook::SyscallExit("vfork"), "SYSCALL_DEFINE0(vfork), kernel/fork.c"),
+                ],
+                lacks: "32-bit calls",
+            },
+        ],
+    },
+    Feature {
         name: "root_calls",
         required: false,
         asked_by: None,

@@ -16,7 +16,8 @@ pub struct EventRecord {
     pub time: String,
     pub node: String,
     /// `fork`, `exec`, `exit`, `cgroup_mkdir`, `cgroup_rmdir`, `cgroup_move`, `setns`, `unshare`, `clone`,
-    /// `chroot`, `pivot_root` or `drift`.
+    /// `chroot`, `pivot_root`, `drift`, `oom_kill` or `fork_refused`. Of an `oom_kill`, container and process are those that
+    /// asked for the memory; who was chosen is the victim.
     pub kind: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub container: Option<ContainerRef>,
@@ -44,7 +45,7 @@ pub struct Detail {
     /// Of a system call: its arguments, decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<String>,
-    /// A path: a cgroup's, or the new root's.
+    /// A path: a cgroup's (of a kill or a refused fork, the one whose limit is reached), or the new root's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,4 +59,59 @@ pub struct Detail {
     /// Of an exit: the signal or the code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<String>,
+    /// Of an OOM kill: who was out of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<OutOfMemory>,
+    /// Of an OOM kill: the process that was chosen to end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub victim: Option<Victim>,
+    /// The limit of the cgroup at `path`, as it was when the kill or the refusal was seen, and what was charged to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage_bytes: Option<u64>,
+    /// Of a refused fork: how many tasks the cgroup at `path` may have, and how many it had. Without these no such limit
+    /// explains it: it is RLIMIT_NPROC, or one of the whole machine or pid namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_tasks: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u64>,
+    /// Forks that were refused to this container since the last such event, this one included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusals: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OutOfMemory {
+    /// The cgroup at `path`.
+    Cgroup,
+    /// No cgroup that the victim is in.
+    Host,
+}
+
+/// Who was killed for want of memory. Kernels before 6.9 tell only the thread id of a victim that did not itself ask for memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Victim {
+    pub pid: u32,
+    pub tid: u32,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub start_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub comm: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub oom_score_adj: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub container: Option<ContainerRef>,
+    /// Its own memory, by kind; approximate, for the kernel counts per CPU.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub anon_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub file_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shmem_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub swap_bytes: Option<u64>,
 }

@@ -22,7 +22,7 @@ pub use declared::{
     Declared, DeclaredCapabilities, DeclaredIdMap, DeclaredLimits, DeclaredMount, DeclaredSeccomp,
     DeclaredSource, NamespaceSource,
 };
-pub use event::{Detail, EventRecord, SCHEMA as EVENT_SCHEMA};
+pub use event::{Detail, EventRecord, OutOfMemory, SCHEMA as EVENT_SCHEMA, Victim};
 pub use identity::{fnv1a, uuid_v7};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
 pub use process::{Ancestor, Process, ProcessKey, TICK_NS};

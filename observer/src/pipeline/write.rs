@@ -1,6 +1,6 @@
 //! Findings and events in the words of their JSON.
 
-use observer_common::{Kind, flags};
+use observer_common::{ForkRefused, Kind, OomKill, flags, oom};
 
 use crate::{
     decode::{Event, Payload, text},
@@ -8,7 +8,7 @@ use crate::{
     enrich::{Finding, World},
     model::{
         ALERT_SCHEMA, Alert, AlertState, Attribution, Clock, Detail, EVENT_SCHEMA, EventRecord, Metadata,
-        MetadataMark, NsType, ProcessKey, ProcessRef, Tuple, uuid_v7,
+        MetadataMark, NsType, OutOfMemory, ProcessKey, ProcessRef, Tuple, Victim, uuid_v7,
     },
 };
 
@@ -114,11 +114,14 @@ pub fn event_record(event: &Event, world: &World, node: &str, clock: &Clock) -> 
             .map(|before| before.to_set())
             .unwrap_or_default(),
         entering: event.is(flags::ENTERING),
-        detail: detail(event),
+        detail: detail(event, world, clock),
     }
 }
 
-fn detail(event: &Event) -> Detail {
+/// Pages are counted in these: x86-64's.
+const PAGE: u64 = 4096;
+
+fn detail(event: &Event, world: &World, clock: &Clock) -> Detail {
     let mut detail = Detail::default();
     match &event.payload {
         Payload::Syscall(call) => {
@@ -151,15 +154,77 @@ fn detail(event: &Event) -> Detail {
                 format!("code {}", exit.status >> 8 & 0xff)
             });
         }
+        Payload::OomKill(kill) => oom_kill(&mut detail, kill, world, clock),
+        Payload::ForkRefused(refused) => fork_refused(&mut detail, refused, world),
         Payload::Fork(_) | Payload::Exec { .. } | Payload::Nothing => {}
     }
     detail
+}
+
+/// The cgroup whose limit is reached, if it is one's.
+fn limited(detail: &mut Detail, hierarchy: u32, id: u64, world: &World) {
+    if id != 0 {
+        detail.cgroup_id = Some(id);
+        detail.hierarchy = Some(hierarchy);
+        detail.path = world.cgroups.get(&(hierarchy, id)).map(|cgroup| cgroup.path.to_string());
+    }
+}
+
+fn oom_kill(detail: &mut Detail, kill: &OomKill, world: &World, clock: &Clock) {
+    detail.out_of_memory = match kill.scope {
+        oom::CGROUP => Some(OutOfMemory::Cgroup),
+        oom::HOST => Some(OutOfMemory::Host),
+        _ => None,
+    };
+    limited(detail, kill.limit_hierarchy, kill.limit_cgroup_id, world);
+    if kill.limit_cgroup_id != 0 {
+        detail.limit_bytes = Some(kill.limit_pages.saturating_mul(PAGE));
+        detail.usage_bytes = Some(kill.usage_pages.saturating_mul(PAGE));
+    }
+    // Known to the kernel side by more than its id?
+    let is_known = kill.victim_start_ns != 0;
+    let key = ProcessKey::new(kill.victim_tgid, kill.victim_start_ns);
+    let process = world.processes.get(&kill.victim_tgid).filter(|process| !is_known || process.key == key);
+    let pages = [kill.anon_pages, kill.file_pages, kill.shmem_pages, kill.swap_pages];
+    // Who has nothing at all is one whose memory was not to be read.
+    let is_counted = pages.iter().any(|pages| *pages != 0);
+    let bytes = |pages: u64| is_counted.then(|| pages.saturating_mul(PAGE));
+    let container =
+        world.container_of_slot(kill.victim_slot).or_else(|| process.and_then(|process| process.container));
+    detail.victim = Some(Victim {
+        pid: kill.victim_tgid,
+        tid: kill.victim_tid,
+        start_time: is_known.then(|| clock.rfc3339(kill.victim_start_ns)),
+        comm: if is_known {
+            Some(text(&kill.victim_comm))
+        } else {
+            process.map(|process| process.comm.to_string())
+        },
+        uid: if is_known { Some(kill.victim_uid) } else { process.map(|process| process.uid) },
+        oom_score_adj: is_known.then_some(kill.oom_score_adj),
+        container: container.and_then(|key| world.container_ref(key)),
+        anon_bytes: bytes(kill.anon_pages),
+        file_bytes: bytes(kill.file_pages),
+        shmem_bytes: bytes(kill.shmem_pages),
+        swap_bytes: bytes(kill.swap_pages),
+    });
+}
+
+fn fork_refused(detail: &mut Detail, refused: &ForkRefused, world: &World) {
+    detail.result = Some(result(-i64::from(refused.errno)));
+    limited(detail, refused.hierarchy, refused.cgroup_id, world);
+    if refused.cgroup_id != 0 {
+        detail.tasks = Some(refused.current);
+        detail.limit_tasks = Some(refused.max);
+    }
+    detail.refusals = Some(refused.count);
 }
 
 fn result(ret: i64) -> String {
     match ret {
         0.. => ret.to_string(),
         _ => match -ret as i32 {
+            libc::EAGAIN => "EAGAIN".into(),
             libc::EPERM => "EPERM".into(),
             libc::EACCES => "EACCES".into(),
             libc::EINVAL => "EINVAL".into(),
@@ -178,4 +243,135 @@ fn result(ret: i64) -> String {
 fn types(mask: u64) -> String {
     let names: Vec<&str> = crate::enrich::types_of_mask(mask).iter().map(|ns: &NsType| ns.name()).collect();
     if names.is_empty() { format!("{mask:#x}") } else { names.join("|") }
+}
+
+#[cfg(test)]
+mod tests {
+    use observer_common::Header;
+
+    use super::*;
+    use crate::{
+        decode::build::{fork_refused, header, oom_kill},
+        detect::testing::{self, web},
+        enrich::CgroupEntry,
+        model::Process,
+    };
+
+    const SLOT: u64 = 5;
+
+    /// `web` has a slot, and the cgroup that the payloads speak of.
+    fn world() -> World {
+        let mut world = testing::world();
+        world.assign_slot(SLOT, web());
+        for hierarchy in [3, 4] {
+            world.cgroups.insert((hierarchy, 7), CgroupEntry { path: "/pods/web".into(), slot: SLOT });
+        }
+        world
+    }
+
+    fn written(kind: Kind, payload: Payload, world: &World) -> Detail {
+        let header = Header { slot: SLOT, ..header(kind) };
+        let event = Event { header, kind, payload, ancestors: Vec::new() };
+        event_record(&event, world, "node", &Clock { offset_ns: 0 }).detail
+    }
+
+    #[test]
+    fn an_oom_kill_tells_victim_and_limit() {
+        let kill = OomKill { victim_slot: SLOT, ..oom_kill() };
+        let detail = written(Kind::OomKill, Payload::OomKill(kill), &world());
+        assert_eq!(detail.out_of_memory, Some(OutOfMemory::Cgroup));
+        assert_eq!(
+            (detail.path.as_deref(), detail.cgroup_id, detail.hierarchy),
+            (Some("/pods/web"), Some(7), Some(4))
+        );
+        assert_eq!((detail.limit_bytes, detail.usage_bytes), (Some(32 << 20), Some(8190 * 4096)));
+        let victim = detail.victim.unwrap();
+        assert_eq!(
+            (victim.pid, victim.tid, victim.comm.as_deref(), victim.uid),
+            (100, 101, Some("hog"), Some(1000))
+        );
+        assert_eq!((victim.anon_bytes, victim.swap_bytes), (Some(8000 * 4096), Some(0)));
+        assert_eq!(victim.container.unwrap().id, "web-id");
+        assert!(victim.start_time.is_some());
+    }
+
+    /// What an older kernel does not hand over is left out, or taken from what is known of that process.
+    #[test]
+    fn a_victim_by_its_id_alone_is_looked_up() {
+        let kill = OomKill {
+            victim_start_ns: 0,
+            victim_uid: u32::MAX,
+            oom_score_adj: 0,
+            anon_pages: 0,
+            file_pages: 0,
+            shmem_pages: 0,
+            victim_comm: [0; 16],
+            ..oom_kill()
+        };
+        let mut world = world();
+        let unknown = written(Kind::OomKill, Payload::OomKill(kill), &world).victim.unwrap();
+        let expected = Victim { pid: 100, tid: 101, ..Victim::default() };
+        assert_eq!(unknown, expected);
+        world.insert_process(Process {
+            key: ProcessKey::new(100, 1),
+            start_ns: 1,
+            parent: None,
+            comm: "cache".into(),
+            exe: None,
+            exe_asked: false,
+            args: std::rc::Rc::from([]),
+            uid: 33,
+            gid: 33,
+            ns_pid: 1,
+            tuple: Tuple::default(),
+            container: Some(web()),
+            host_root: false,
+            entering: false,
+            updated_ns: 0,
+        });
+        let victim = written(Kind::OomKill, Payload::OomKill(kill), &world).victim.unwrap();
+        assert_eq!((victim.comm.as_deref(), victim.uid), (Some("cache"), Some(33)));
+        assert_eq!(victim.container.unwrap().id, "web-id");
+        assert_eq!((victim.anon_bytes, victim.start_time), (None, None));
+        // One whose start is known is not taken for another of that id.
+        let kill = OomKill { victim_start_ns: 900_000_000, ..kill };
+        let other = written(Kind::OomKill, Payload::OomKill(kill), &world).victim.unwrap();
+        assert!(other.container.is_none());
+    }
+
+    #[test]
+    fn no_limit_is_told_where_there_is_none() {
+        let none = OomKill {
+            scope: oom::HOST,
+            limit_cgroup_id: 0,
+            limit_hierarchy: 0,
+            limit_pages: 0,
+            usage_pages: 0,
+            ..oom_kill()
+        };
+        let detail = written(Kind::OomKill, Payload::OomKill(none), &world());
+        assert_eq!(detail.out_of_memory, Some(OutOfMemory::Host));
+        assert_eq!((detail.path, detail.limit_bytes, detail.usage_bytes), (None, None, None));
+        let unread = OomKill { scope: oom::UNKNOWN, ..none };
+        assert_eq!(written(Kind::OomKill, Payload::OomKill(unread), &world()).out_of_memory, None);
+        // Hostile numbers are only large ones.
+        let large = OomKill { limit_pages: u64::MAX, usage_pages: u64::MAX, scope: 99, ..oom_kill() };
+        let detail = written(Kind::OomKill, Payload::OomKill(large), &world());
+        assert_eq!((detail.limit_bytes, detail.out_of_memory), (Some(u64::MAX), None));
+    }
+
+    #[test]
+    fn a_refused_fork_tells_the_limit_if_there_is_one() {
+        let detail = written(Kind::ForkRefused, Payload::ForkRefused(fork_refused()), &world());
+        assert_eq!(detail.result.as_deref(), Some("EAGAIN"));
+        assert_eq!((detail.path.as_deref(), detail.hierarchy), (Some("/pods/web"), Some(3)));
+        assert_eq!((detail.tasks, detail.limit_tasks, detail.refusals), (Some(50), Some(50), Some(3)));
+        let other = ForkRefused { cgroup_id: 0, count: 1, current: 0, max: 0, hierarchy: 0, errno: 11 };
+        let detail = written(Kind::ForkRefused, Payload::ForkRefused(other), &world());
+        assert_eq!(
+            (detail.path, detail.cgroup_id, detail.tasks, detail.limit_tasks),
+            (None, None, None, None)
+        );
+        assert_eq!(detail.refusals, Some(1));
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Colours, Container, NAME, PATH, Untrusted, command, lineage, path, process_name, short_time};
-use crate::model::EventRecord;
+use super::{
+    Colours, Container, NAME, PATH, Untrusted, command, lineage, path, process_name, short_time, words,
+};
+use crate::model::{Detail, EventRecord, OutOfMemory, Victim};
 
 /// Time, kind, container, process, and what differs by kind. Ends with a line end.
 pub fn event(event: &EventRecord, colours: Colours) -> String {
@@ -44,11 +46,18 @@ fn details(event: &EventRecord) -> Vec<String> {
     if let Some(result) = &detail.result {
         parts.push(format!("= {}", Untrusted(result, NAME)));
     }
+    if let Some(victim) = &detail.victim {
+        parts.push(killed(victim));
+    }
+    parts.extend(limited(detail));
     if let Some(to) = &detail.path {
         parts.push(path(to));
     }
     if let Some(hierarchy) = detail.hierarchy {
         parts.push(format!("hierarchy {hierarchy}"));
+    }
+    if let Some(refusals) = detail.refusals.filter(|refusals| *refusals > 1) {
+        parts.push(format!("{refusals} times"));
     }
     if let Some(mover) = detail.mover_pid {
         parts.push(format!("moved by [{mover}]"));
@@ -65,4 +74,36 @@ fn details(event: &EventRecord) -> Vec<String> {
         }
     }
     parts
+}
+
+/// Who was killed for want of memory, and how much it had.
+fn killed(victim: &Victim) -> String {
+    let name = Untrusted(victim.comm.as_deref().unwrap_or("?"), NAME);
+    let mut text = format!("killed {name}[{}] of {}", victim.pid, Container(victim.container.as_ref()));
+    let kinds = [
+        ("anon", victim.anon_bytes),
+        ("file", victim.file_bytes),
+        ("shmem", victim.shmem_bytes),
+        ("swap", victim.swap_bytes),
+    ];
+    let kinds = kinds.iter().filter_map(|(kind, bytes)| Some((kind, bytes.filter(|bytes| *bytes != 0)?)));
+    let had: Vec<String> = kinds.map(|(kind, size)| format!("{} {kind}", words::bytes(size))).collect();
+    if !had.is_empty() {
+        let _ = write!(text, " ({})", had.join(", "));
+    }
+    text
+}
+
+/// Which limit was reached; the cgroup's path follows.
+fn limited(detail: &Detail) -> Option<String> {
+    if let (Some(usage), Some(limit)) = (detail.usage_bytes, detail.limit_bytes) {
+        return Some(format!("at {} of {} in", words::bytes(usage), words::bytes(limit)));
+    }
+    if let (Some(tasks), Some(limit)) = (detail.tasks, detail.limit_tasks) {
+        return Some(format!("{tasks} of {limit} tasks in"));
+    }
+    match detail.out_of_memory {
+        Some(OutOfMemory::Host) => Some("the host was out of memory".to_owned()),
+        _ => None,
+    }
 }

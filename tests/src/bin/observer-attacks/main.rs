@@ -9,6 +9,7 @@
 
 mod cgroup;
 mod hostile;
+mod limits;
 mod namespaces;
 mod raw;
 mod refused;
@@ -44,6 +45,10 @@ const USAGE: &str = "observer-attacks ATTACK [ARGUMENTS]
   clone-into-cgroup DIR CMD...             clone3 with CLONE_INTO_CGROUP
   as-pid        PID CMD...                 clone3 with set_tid: that very pid again
   quick                                    one unshare(CLONE_NEWUTS), then gone
+  hog           MIB SECONDS                takes memory, and keeps it for a while
+  bomb          CALL N                     forks until refused, then is refused N + 1 times more by CALL: clone, clone3,
+                                           fork, vfork or clone32
+  nproc         UID                        a fork that RLIMIT_NPROC refuses to that user
   hostile-exec  SOURCE TYPES               the same joins under a hostile name, comm and arguments
 TYPES: comma-separated names of mnt, pid, net, ipc, uts, user, cgroup, time";
 
@@ -101,6 +106,9 @@ fn run(args: &[&str]) -> Result<String, Errno> {
         ["join-cgroup", file, cmd @ ..] => cgroup::join(file, cmd),
         ["clone-into-cgroup", dir, cmd @ ..] if !cmd.is_empty() => cgroup::clone_into(dir, cmd),
         ["as-pid", pid, cmd @ ..] if !cmd.is_empty() => cgroup::as_pid(number(pid), cmd),
+        ["hog", mib, seconds] => limits::hog(number(mib), number(seconds)),
+        ["bomb", call, n] => limits::bomb(call, number(n)),
+        ["nproc", user] => limits::nproc(number(user)),
         ["quick"] => namespaces::unshare("uts", &[]),
         ["hostile-exec", source, types] => hostile::first_stage(source, types),
         _ => usage(),
