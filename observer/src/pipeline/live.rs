@@ -20,6 +20,7 @@ use crate::{
     host::{self, Host, LiveHost, Roots},
     inventory::Membership,
     kernel::{Kernel, KernelError, LossCounters, Rings, Skipped, SlotTable},
+    limits::ContainerResources,
     model::{Alert, Clock, EventRecord, Tuple},
 };
 
@@ -49,6 +50,8 @@ pub trait Output {
     /// What was counted of checks of capabilities, if they are counted: all living containers of which there is something, about
     /// once a second. `classified`: checks that meant no use are told apart.
     fn capabilities(&mut self, _containers: &[ContainerChecks], _classified: bool) {}
+    /// The resources of all living containers of which they are known, whenever they have been read.
+    fn resources(&mut self, _containers: &[ContainerResources]) {}
     /// About once a second.
     fn status(&mut self, status: &Status<'_>);
     /// False ends the loop.
