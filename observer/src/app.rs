@@ -69,6 +69,7 @@ fn live_options(config: &Config, record: Option<PathBuf>) -> LiveOptions {
         roots: roots(config),
         cri_sockets: Sockets::new(config.host.cri_sockets.as_deref(), &config.host.run),
         sweep_seconds: config.sweep_seconds,
+        limits: config.limits.clone(),
         own_host: config.host_namespaces == HostNamespaces::Own,
         record,
     }

@@ -2,6 +2,8 @@
 //! otherwise silently mean its default.
 
 mod error;
+mod limits;
+mod selector;
 mod values;
 
 use std::{
@@ -12,6 +14,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use limits::{Limits, Thresholds};
+pub use values::Switch;
 
 /// Read if it exists and no other file is named.
 pub const DEFAULT_PATH: &str = "/etc/observer/observer.yaml";
@@ -41,6 +45,7 @@ pub struct Config {
     pub stdout: Stdout,
     pub audit: Audit,
     pub metrics: Metrics,
+    pub limits: Limits,
     pub kernel: KernelOptions,
 }
 
@@ -57,6 +62,7 @@ impl Default for Config {
             stdout: Stdout::default(),
             audit: Audit::default(),
             metrics: Metrics::default(),
+            limits: Limits::default(),
             kernel: KernelOptions::default(),
         }
     }

@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 25);
+    assert_eq!(expected.len(), 41);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -56,6 +56,30 @@ fn values_are_read() {
 }
 
 #[test]
+fn thresholds_of_all_and_of_some() {
+    use values::{PerSecond, Percent};
+    let config = parse(
+        "limits:\n  poll_seconds: 2\n  memory: {near_percent: off}\n  pids:\n    growth_per_second: 7\n  overrides:\n  \
+         - containers: {name: \"web-*\"}\n    changes: false\n    memory: {near_percent: 50, near_seconds: 0}\n  \
+         - containers: {runtime: docker}\n    memory: {near_seconds: 1}\n    cpu: {throttled_percent: off}\n",
+    )
+    .expect("valid");
+    let limits = &config.limits;
+    assert_eq!((limits.poll_seconds, limits.resolve_seconds, limits.overrides.len()), (2, 15, 2));
+    let thresholds = |name: &str, runtime| limits.of(&super::selector::tests::container(name, runtime));
+    use crate::model::Runtime;
+    let all = thresholds("db", Runtime::Podman);
+    assert_eq!((all.memory.near_percent, all.memory.near_seconds, all.changes), (Switch::Off, 30, true));
+    assert_eq!(all.pids.growth_per_second, Switch::On(PerSecond(7)));
+    let both = thresholds("web-1", Runtime::Docker);
+    assert_eq!((both.memory.near_percent, both.memory.near_seconds), (Switch::On(Percent(50)), 1));
+    assert_eq!((both.cpu.throttled_percent, both.changes), (Switch::Off, false));
+    // A recording keeps them.
+    let text = serde_json::to_string(limits).expect("JSON");
+    assert_eq!(serde_json::from_str::<Limits>(&text).expect("what was written"), *limits);
+}
+
+#[test]
 fn http_can_be_switched_off() {
     for text in ["off", "\"off\"", "null", "~", ""] {
         let config = parse(&format!("http:\n  listen: {text}\n")).expect(text);
@@ -83,7 +107,7 @@ fn the_node_has_a_name_anyhow() {
 /// Each mistake, and the one line that it gives.
 #[test]
 fn a_mistake_is_told_in_one_line() {
-    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `audit`, `metrics`, `kernel`";
+    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `audit`, `metrics`, `limits`, `kernel`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
     let cri = "a socket's absolute path of at most 107 bytes";
@@ -102,6 +126,13 @@ fn a_mistake_is_told_in_one_line() {
         ("too many series", "metrics:\n  max_containers: 65537\n", "2: found integer `65537`, expected a number of containers, from 0 to 65536".to_owned()),
         ("no address", "http:\n  listen: localhost\n", format!("2: found string \"localhost\", expected {address}")),
         ("a port only", "http:\n  listen: 9736\n", format!("2: found string \"9736\", expected {address}")),
+        ("more than all of it", "limits:\n  memory:\n    near_percent: 101\n", "3: found integer `101`, expected a whole number of percent from 1 to 100, or off".to_owned()),
+        ("a threshold of zero", "limits:\n  pids: {growth_per_second: 0}\n", "2: found integer `0`, expected a number from 1 to 1000000, or off".to_owned()),
+        ("neither number nor off", "limits:\n  cpu: {throttled_percent: never}\n", "2: found string \"never\", expected a whole number of percent from 1 to 100, or off".to_owned()),
+        ("longer than a day", "limits:\n  resolve_seconds: 86401\n", "2: found integer `86401`, expected a number of seconds, from 0 to 86400".to_owned()),
+        ("an override of everybody", "limits:\n  overrides:\n    - containers: {}\n      changes: false\n", "3: it selects nothing, expected name, image, runtime, namespace or pod".to_owned()),
+        ("an override of nothing", "limits:\n  overrides:\n    - containers: {name: a}\n", "3: an override that changes nothing, expected changes, memory, cpu or pids".to_owned()),
+        ("a misspelt selector", "limits:\n  overrides:\n    - containers: {nmae: a}\n      changes: false\n", "3: unknown key `nmae` (did you mean `name`?), expected one of `name`, `image`, `runtime`, `namespace`, `pod`".to_owned()),
         ("an unknown word", "stdout:\n  format: jsno\n", "2: unknown value `jsno` (did you mean `json`?), expected one of `auto`, `json`, `text`".to_owned()),
         ("a relative path", "socket:\n  path: observer.sock\n", "2: found string \"observer.sock\", expected an absolute path".to_owned()),
         ("a relative socket", "host:\n  cri_sockets:\n    - /run/a.sock\n    - b.sock\n", format!("4: found string \"b.sock\", expected {cri}")),

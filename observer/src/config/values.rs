@@ -93,6 +93,122 @@ pub fn max_containers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usiz
     })
 }
 
+pub fn poll_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    sweep_seconds(deserializer)
+}
+
+/// For how long something must last: a day at most, and none is at once.
+pub fn duration_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(Number {
+        expected: "a number of seconds, from 0 to 86400",
+        check: |value| (value <= 86_400).then_some(value),
+    })
+}
+
+pub fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    duration_seconds(deserializer).map(Some)
+}
+
+/// A threshold that can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch<T> {
+    Off,
+    On(T),
+}
+
+impl<T: Copy> Switch<T> {
+    pub fn on(self) -> Option<T> {
+        match self {
+            Switch::Off => None,
+            Switch::On(value) => Some(value),
+        }
+    }
+}
+
+/// The numbers that a switched threshold may have, and how they are called.
+pub trait Threshold: Copy {
+    const EXPECTED: &'static str;
+    fn of(value: u64) -> Option<Self>;
+    fn value(self) -> u64;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u64);
+
+impl Threshold for Percent {
+    const EXPECTED: &'static str = "a whole number of percent from 1 to 100, or off";
+
+    fn of(value: u64) -> Option<Self> {
+        (1..=100).contains(&value).then_some(Percent(value))
+    }
+
+    fn value(self) -> u64 {
+        self.0
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerSecond(pub u64);
+
+impl Threshold for PerSecond {
+    const EXPECTED: &'static str = "a number from 1 to 1000000, or off";
+
+    fn of(value: u64) -> Option<Self> {
+        (1..=1_000_000).contains(&value).then_some(PerSecond(value))
+    }
+
+    fn value(self) -> u64 {
+        self.0
+    }
+}
+
+impl<T: Threshold> serde::Serialize for Switch<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Switch::Off => serializer.serialize_str("off"),
+            Switch::On(threshold) => serializer.serialize_u64(threshold.value()),
+        }
+    }
+}
+
+impl<'de, T: Threshold> Deserialize<'de> for Switch<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Of<T>(std::marker::PhantomData<T>);
+        impl<T: Threshold> Visitor<'_> for Of<T> {
+            type Value = Switch<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::EXPECTED)
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
+                T::of(value)
+                    .map(Switch::On)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Unsigned(value), &self))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
+                u64::try_from(value)
+                    .map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
+                    .and_then(|value| self.visit_u64(value))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                match text {
+                    "off" => Ok(Switch::Off),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+                }
+            }
+
+            // YAML 1.1 readers take a bare `off` for one.
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
+                if value { Err(E::invalid_value(Unexpected::Bool(value), &self)) } else { Ok(Switch::Off) }
+            }
+        }
+        deserializer.deserialize_any(Of(std::marker::PhantomData))
+    }
+}
+
 pub fn pretended<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let words = Vec::<String>::deserialize(deserializer)?;
     let known = |word: &&String| PRETEND_PREFIXES.iter().any(|prefix| word.starts_with(prefix));

@@ -31,6 +31,8 @@ struct Entry<T> {
     container: u64,
     /// The newest alert that was only counted, with its kernel time.
     waiting: Option<(u64, T)>,
+    /// A condition that has begun and not ended: not forgotten, however long it lasts.
+    open: bool,
 }
 
 /// The counting. `T` is what is sent late.
@@ -65,6 +67,29 @@ impl<T> Fold<T> {
         }
     }
 
+    /// A condition began.
+    pub fn begin(&mut self, key: (u64, u64), now_ns: u64, id: &str, make: impl FnOnce() -> T) -> Folded {
+        let folded = self.add(key, now_ns, id, make);
+        if let Some(entry) = self.entries.get_mut(&key.0) {
+            entry.open = true;
+        }
+        folded
+    }
+
+    /// A condition ended. Where its beginning was told, so is its end; one whose beginning still waits to be told, because it
+    /// came back within a minute, stays counted: the last word about it was that it had ended.
+    pub fn end(&mut self, key: (u64, u64), now_ns: u64) -> Folded {
+        let Some(entry) = self.entries.get_mut(&key.0) else {
+            return Folded::Send { incident: None, count: 1 };
+        };
+        entry.open = false;
+        entry.seen_ns = entry.seen_ns.max(now_ns);
+        match entry.waiting.take() {
+            Some(_) => Folded::Counted,
+            None => Folded::Send { incident: Some(entry.incident.clone()), count: entry.count },
+        }
+    }
+
     /// One more. `id` is the id that it would have.
     pub fn add(
         &mut self,
@@ -74,7 +99,7 @@ impl<T> Fold<T> {
         make: impl FnOnce() -> T,
     ) -> Folded {
         if let Some(entry) = self.entries.get_mut(&key)
-            && now_ns.saturating_sub(entry.seen_ns) < FORGET_NS
+            && (entry.open || now_ns.saturating_sub(entry.seen_ns) < FORGET_NS)
         {
             entry.count += 1;
             entry.seen_ns = entry.seen_ns.max(now_ns);
@@ -96,6 +121,7 @@ impl<T> Fold<T> {
                 seen_ns: now_ns,
                 waiting: None,
                 container,
+                open: false,
             };
             if self.entries.insert(key, entry).is_none() {
                 *self.of.entry(container).or_default() += 1;
@@ -125,7 +151,7 @@ impl<T> Fold<T> {
                 entry.sent_count = entry.count;
                 due.push((time, *key, waiting, entry.incident.clone(), entry.count));
             }
-            let keep = now_ns.saturating_sub(entry.seen_ns) < FORGET_NS;
+            let keep = entry.open || now_ns.saturating_sub(entry.seen_ns) < FORGET_NS;
             if !keep && let Some(count) = self.of.get_mut(&entry.container) {
                 *count -= 1;
                 if *count == 0 {
@@ -167,6 +193,34 @@ mod tests {
         assert_eq!(fold.add((1, 0), 700 * SECOND, "b", || ()), Folded::Send { incident: None, count: 1 });
         fold.due(2000 * SECOND);
         assert!(fold.entries.is_empty());
+    }
+
+    #[test]
+    fn a_condition_has_one_beginning_and_one_end() {
+        let mut fold = Fold::default();
+        let told = |count| Folded::Send { incident: Some("a".into()), count };
+        assert_eq!(fold.begin((1, 0), 0, "a", || ()), Folded::Send { incident: None, count: 1 });
+        // However long it lasts.
+        assert!(fold.due(2000 * SECOND).is_empty());
+        assert_eq!(fold.end((1, 0), 3000 * SECOND), told(1));
+        // It comes and goes: one line for all of that, and none that leaves it open.
+        assert_eq!(fold.begin((1, 0), 3001 * SECOND, "b", || ()), told(2));
+        assert_eq!(fold.end((1, 0), 3002 * SECOND), told(2));
+        for second in [3004, 3006, 3008] {
+            assert_eq!(fold.begin((1, 0), second * SECOND, "c", || ()), Folded::Counted);
+            assert_eq!(fold.end((1, 0), (second + 1) * SECOND), Folded::Counted);
+        }
+        assert!(fold.due(3100 * SECOND).is_empty());
+        // One that stays is told when its minute is over, and so is its end.
+        assert_eq!(fold.begin((1, 0), 3101 * SECOND, "d", || ()), told(6));
+        assert_eq!(fold.end((1, 0), 3102 * SECOND), told(6));
+        assert_eq!(fold.begin((1, 0), 3103 * SECOND, "e", || ()), Folded::Counted);
+        assert_eq!(fold.due(3170 * SECOND), [((), "a".to_owned(), 7)]);
+        assert_eq!(fold.end((1, 0), 3171 * SECOND), told(7));
+        fold.due(4000 * SECOND);
+        assert!(fold.entries.is_empty());
+        // The end of what nobody remembers is told all the same.
+        assert_eq!(fold.end((1, 0), 4001 * SECOND), Folded::Send { incident: None, count: 1 });
     }
 
     #[test]

@@ -3,9 +3,15 @@
 //!
 //! A new detector is one file here and one line in [`DETECTORS`].
 
+mod cgroup_cpu;
 mod cgroup_escape;
+mod cgroup_limit_changed;
+mod cgroup_memory;
+mod cgroup_oom_kill;
+mod cgroup_pids;
 mod events_lost;
 mod fold;
+mod limits;
 mod namespace_drift;
 mod namespace_entered;
 mod namespace_escape;
@@ -54,6 +60,11 @@ pub const DETECTORS: &[Detector] = &[
     namespace_entered::DETECTOR,
     root_escape::DETECTOR,
     cgroup_escape::DETECTOR,
+    cgroup_oom_kill::DETECTOR,
+    cgroup_memory::DETECTOR,
+    cgroup_pids::DETECTOR,
+    cgroup_cpu::DETECTOR,
+    cgroup_limit_changed::DETECTOR,
     events_lost::DETECTOR,
 ];
 

@@ -18,7 +18,7 @@ pub fn world() -> World {
     for (id, name, inode) in [("web-id", "web", 20), ("db-id", "db", 30)] {
         let key = world.make_container(id, Runtime::Docker, 1, false);
         world.containers.get_mut(&key).unwrap().name = Some(name.into());
-        world.set_baseline(key, Tuple([inode; NAMESPACES]));
+        world.set_baseline(key, Tuple([inode; NAMESPACES]), 0);
     }
     world
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use observer_common::Kind;
 
-use crate::model::{Ancestor, ContainerKey, NsType, Tuple};
+use crate::{
+    limits,
+    model::{AlertState, Ancestor, ContainerKey, ContainerRef, NsType, Tuple},
+};
 
 /// Something that a detector may care about, with all it needs to know.
 #[derive(Clone, Debug)]
@@ -17,6 +20,25 @@ pub struct Finding {
     pub fact: Fact,
     /// It happened before the agent started.
     pub late: bool,
+}
+
+impl Finding {
+    /// Of a condition: whether it began or ended.
+    pub fn state(&self) -> Option<AlertState> {
+        match &self.fact {
+            Fact::Strain(strain) if strain.ended.is_some() => Some(AlertState::Resolved),
+            Fact::Strain(_) => Some(AlertState::Firing),
+            _ => None,
+        }
+    }
+
+    /// A container that may be gone from the tables.
+    pub fn known_container(&self) -> Option<&ContainerRef> {
+        match &self.fact {
+            Fact::Strain(strain) => Some(&strain.container),
+            _ => None,
+        }
+    }
 }
 
 /// The process at the time.
@@ -60,6 +82,27 @@ pub enum Fact {
     Lost { new: BTreeMap<String, u64> },
     /// Events of a container that would have decided something found no room.
     Displaced { count: u64, host: Vec<NsType>, actual: Tuple, expected: Tuple },
+    /// Forks of a container's task were refused because a pids limit was met. The limits engine makes a condition of it.
+    ForkRefused(RefusedFork),
+    /// A condition of a container's resources began or ended.
+    Strain(limits::Strain),
+    /// The kernel killed for want of memory.
+    OomKill(limits::OomKill),
+    /// Limits of a running container are not what they were.
+    LimitsChanged(limits::LimitsChanged),
+}
+
+/// Forks that a pids limit refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedFork {
+    /// The cgroup whose limit was met.
+    pub hierarchy: u32,
+    pub cgroup_id: u64,
+    pub path: Option<String>,
+    pub current: u64,
+    pub max: u64,
+    /// Since the last time that this was told.
+    pub count: u64,
 }
 
 /// How something came about.

@@ -19,7 +19,8 @@ use std::rc::Rc;
 use observer_common::{Host as HostFacts, Kind, flags};
 
 pub use finding::{
-    CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RootVerdict, Subject,
+    CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RefusedFork, RootVerdict,
+    Subject,
 };
 pub use identity::{Identity, identify};
 pub use namespaces::types_of_mask;

@@ -226,7 +226,7 @@ impl Enricher {
             Some(old) => is_init && (!c.baseline_of_init || old.get(NsType::PID) != tuple.get(NsType::PID)),
         });
         if set {
-            self.world.set_baseline(key, *tuple);
+            self.world.set_baseline(key, *tuple, header.time_ns);
             if let Some(container) = self.world.containers.get_mut(&key) {
                 container.baseline_of_init = is_init;
                 container.host_root = event.is(flags::HOST_ROOT);

@@ -130,7 +130,7 @@ impl Enricher {
                 facts.init_pid
             });
             if let Some(first) = baseline(&self.world, &members, init) {
-                self.world.set_baseline(key, Tuple(first.inodes));
+                self.world.set_baseline(key, Tuple(first.inodes), 0);
                 begun.insert(key, first.start_ticks);
             }
         }
@@ -252,7 +252,7 @@ impl Enricher {
             self.world.assign_slot(slot, key);
             self.world.effects.push(Effect::AdoptNamespace { inode, slot });
             if let Some(first) = baseline(&self.world, &members, None) {
-                self.world.set_baseline(key, Tuple(first.inodes));
+                self.world.set_baseline(key, Tuple(first.inodes), 0);
             }
             for facts in members {
                 of.insert(facts.pid, key);

@@ -58,7 +58,12 @@ pub struct World {
     graves: VecDeque<(u32, u64)>,
     buried: HashSet<(u32, u64)>,
     pub effects: Vec<Effect>,
+    /// The processes that ended last, oldest first: what the watcher of limits has to say of one comes after its end.
+    ended: VecDeque<Process>,
 }
+
+/// How many of them are remembered: what ends within some tens of milliseconds.
+const ENDED: usize = 512;
 
 impl World {
     pub fn new(host: HostFacts) -> Self {
@@ -77,6 +82,7 @@ impl World {
             graves: VecDeque::new(),
             buried: HashSet::new(),
             effects: Vec::new(),
+            ended: VecDeque::new(),
         }
     }
 
@@ -115,6 +121,7 @@ impl World {
                 cgroups: Vec::new(),
                 slots: Vec::new(),
                 baseline: None,
+                baseline_ns: 0,
                 baseline_of_init: false,
                 host_root: false,
                 made: Default::default(),
@@ -185,7 +192,7 @@ impl World {
     }
 
     /// Sets what a container's processes are held against, and takes the namespaces that are its own.
-    pub fn set_baseline(&mut self, key: ContainerKey, tuple: Tuple) {
+    pub fn set_baseline(&mut self, key: ContainerKey, tuple: Tuple, now: u64) {
         if self.containers.get(&key).is_some_and(|container| container.baseline.is_some()) {
             // Started again under the same id: the old namespaces are gone.
             self.owners.retain(|_, owner| *owner != key);
@@ -198,6 +205,7 @@ impl World {
         }
         if let Some(container) = self.containers.get_mut(&key) {
             container.baseline = Some(tuple);
+            container.baseline_ns = now;
         }
     }
 
@@ -339,6 +347,15 @@ impl World {
             self.count(Some(container), -1);
             self.drop_if_gone(container);
         }
+        if self.ended.len() == ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(process);
+    }
+
+    /// The process that has this pid, or had it last.
+    pub fn process_or_ended(&self, pid: u32) -> Option<&Process> {
+        self.processes.get(&pid).or_else(|| self.ended.iter().rev().find(|process| process.key.pid == pid))
     }
 
     /// The threads of a process are gone, or have its namespaces again.
@@ -402,9 +419,12 @@ impl World {
 
     /// A process of the table, for output.
     pub fn subject(&self, pid: u32, tid: u32) -> Option<Subject> {
-        let process = self.processes.get(&pid)?;
-        Some(Subject {
-            pid,
+        Some(self.subject_of(self.processes.get(&pid)?, tid))
+    }
+
+    pub fn subject_of(&self, process: &Process, tid: u32) -> Subject {
+        Subject {
+            pid: process.key.pid,
             tid,
             start_ns: process.start_ns,
             comm: process.comm.to_string(),
@@ -414,7 +434,7 @@ impl World {
             uid: process.uid,
             gid: process.gid,
             ancestors: self.ancestors(process.parent, process.container),
-        })
+        }
     }
 
     // --- output

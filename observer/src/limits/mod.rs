@@ -4,6 +4,19 @@
 //! something happened there. What it read goes to the pipeline as a [`Round`], which is recorded like everything else that the
 //! core is told.
 
+mod changes;
+mod condition;
+mod engine;
+mod fact;
+mod rows;
+#[cfg(test)]
+mod testing;
+pub mod watch;
+
+pub use changes::{Change, LimitFile};
+pub use engine::Engine;
+pub use fact::{Ended, LimitAt, LimitsChanged, OomKill, OomScope, Quota, Strain, StrainKind, Victim, Writer};
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{ContainerKey, resources::Resources};
@@ -33,6 +46,10 @@ pub struct Sample {
     pub container: ContainerKey,
     /// Kernel time (CLOCK_BOOTTIME, as events have it), ns.
     pub time_ns: u64,
+    /// All limits were read (`Parts::ALL`): at the first look at a container, and after writes to its limits. The polls between read
+    /// use and the limits that it is measured against (`Parts::USAGE`).
+    #[serde(default)]
+    pub whole: bool,
     pub resources: Resources,
 }
 
@@ -70,11 +87,3 @@ pub struct ContainerResources {
     pub namespace: String,
     pub resources: Resources,
 }
-
-// The watcher's interface, in `watch`:
-//
-//   Watcher::start(hierarchies: Vec<Hierarchy>, options: WatchOptions) -> Result<Watcher, WatchError>
-//   Watcher::watch(&self, targets: Vec<Target>)      all of them; who is not named any more is forgotten
-//   Watcher::as_raw_fd(&self) -> RawFd               readable while something waits to be taken
-//   Watcher::take(&self) -> Option<Round>            never waits
-//   Watcher::sees_writers(&self) -> bool             pids of writers are known (fanotify)

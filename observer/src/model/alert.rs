@@ -192,6 +192,103 @@ pub struct Evidence {
     /// Events of this container that found no room and were folded into this alert.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub displaced: Option<u64>,
+    /// Of a resource: `at_limit`, `failing`, `near`, `throttled` or `growth`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// The limit that was met, or is near.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<LimitEvidence>,
+    /// Memory in use at the limit's cgroup then (of `near`: the working set).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage_bytes: Option<u64>,
+    /// Tasks (threads count) at the limit's cgroup then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u64>,
+    /// Of `near`: use in percent of the limit. Of `throttled`: the share of the periods in which the quota ran out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u64>,
+    /// How often the limit was met: allocations that had to reclaim, or forks refused. At the end: in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hits: Option<u64>,
+    /// Of `growth`: new tasks in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth_per_second: Option<u64>,
+    /// CPU time allowed in each period.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub period_us: Option<u64>,
+    /// For how long a condition lasted that has ended, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lasted_ms: Option<u64>,
+    /// What ran out of memory: `cgroup`, `host` or `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The process that the kernel killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub victim: Option<VictimEvidence>,
+    /// Other processes of the container then; at most ten.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Ancestor>,
+    /// How many more others there were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub others_more: Option<u64>,
+    /// Limits that were changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ChangeEvidence>,
+    /// The container whose process changed them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writer_container: Option<ContainerRef>,
+}
+
+/// A limit and the cgroup that it stands at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct LimitEvidence {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Threads count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u64>,
+    /// Relative to the hierarchy's root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_path: Option<String>,
+    /// As in /proc/PID/cgroup; 0 is v2.
+    pub hierarchy: u32,
+    /// `container`: its own; `above`: that of a cgroup above it, which others may share.
+    pub of: String,
+}
+
+/// Whom the kernel killed for want of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct VictimEvidence {
+    pub pid: u32,
+    pub comm: String,
+    pub uid: u32,
+    /// Resident anonymous memory; like the next two, exact to some pages for each CPU.
+    pub anon_bytes: u64,
+    /// Resident pages of files.
+    pub file_bytes: u64,
+    /// Resident shared memory.
+    pub shmem_bytes: u64,
+    pub swap_bytes: u64,
+    pub oom_score_adj: i32,
+}
+
+/// A limit that is another one now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ChangeEvidence {
+    /// The file, and of limits by device the device.
+    pub file: String,
+    /// Relative to the hierarchy's root.
+    pub cgroup_path: String,
+    /// As in /proc/PID/cgroup; 0 is v2.
+    pub hierarchy: u32,
+    /// As the kernel has it, in the file's unit; `unlimited` for what does not limit.
+    pub from: String,
+    pub to: String,
 }
 
 impl Evidence {

@@ -143,6 +143,8 @@ pub struct Container {
     pub slots: Vec<u64>,
     /// The namespaces that its processes should be in; `None` until its first process has executed something.
     pub baseline: Option<Tuple>,
+    /// Kernel time of that, ns; 0 for one that was there before the agent.
+    pub baseline_ns: u64,
     /// The baseline is that of the first process of the container's own pid namespace.
     pub baseline_of_init: bool,
     /// Its processes have the host's root from the start (`unshare`, `bwrap --bind / /`).

@@ -10,10 +10,11 @@ mod namespaces;
 mod process;
 pub mod resources;
 mod time;
+mod units;
 
 pub use alert::{
-    Alert, AlertState, Attribution, ContainerRef, Evidence, MetadataMark, NamespaceView, PodRef, ProcessRef,
-    SCHEMA as ALERT_SCHEMA,
+    Alert, AlertState, Attribution, ChangeEvidence, ContainerRef, Evidence, LimitEvidence, MetadataMark,
+    NamespaceView, PodRef, ProcessRef, SCHEMA as ALERT_SCHEMA, VictimEvidence,
 };
 pub use capability::{CAPABILITIES, CapError, CapSet, Capability, KNOWN_UP_TO};
 pub use container::{CgroupPath, Container, ContainerKey, Metadata, Pod, Runtime, short};
@@ -26,6 +27,7 @@ pub use identity::{fnv1a, uuid_v7};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
 pub use process::{Ancestor, Process, ProcessKey, TICK_NS};
 pub use time::{Clock, rfc3339};
+pub use units::bytes;
 
 /// How much an alert matters.
 #[derive(

@@ -76,6 +76,9 @@ pub struct Memory {
     /// How often a charge met the limit, v1 only: memory.failcnt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failcnt: Option<u64>,
+    /// Tasks wait for memory, v1 with oom_kill_disable only: under_oom of memory.oom_control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under_oom: Option<bool>,
 }
 
 /// A memory limit and the cgroup that it stands at.

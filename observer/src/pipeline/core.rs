@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{held, held::Held, write};
 use crate::{
+    config,
     decode::{DecodeError, Event, decode},
     detect::{self, Draft, Fold, Folded},
     enrich::{Effect, Enricher, Fact, Finding, Snapshot, World},
     host::Host,
-    model::{Alert, Clock, EventRecord},
+    limits::{Engine, Round},
+    model::{Alert, AlertState, Clock, EventRecord},
 };
 
 /// What the clock brings.
@@ -53,6 +55,7 @@ pub struct Displaced {
 #[derive(Debug)]
 pub struct Core {
     enricher: Enricher,
+    limits: Engine,
     fold: Fold<Alert>,
     held: Held,
     node: String,
@@ -66,9 +69,10 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(node: String, clock: Clock, snapshot: &Snapshot) -> Self {
+    pub fn new(node: String, clock: Clock, snapshot: &Snapshot, limits: config::Limits) -> Self {
         Core {
             enricher: Enricher::new(snapshot.host.into()),
+            limits: Engine::new(limits, &snapshot.hierarchies),
             fold: Fold::default(),
             held: Held::default(),
             node,
@@ -95,12 +99,19 @@ impl Core {
     pub fn frame(&mut self, frame: &[u8], host: &mut dyn Host) -> Result<(Event, Vec<Alert>), DecodeError> {
         let event = decode(frame)?;
         let findings = self.enricher.event(&event, host);
+        let findings = self.limits.pass(findings, &self.enricher.world);
         // First what has waited, so that a container's alerts keep their order.
         let mut alerts = self.held.completed(&self.enricher);
         if !findings.is_empty() {
             alerts.extend(self.alerts(findings));
         }
         Ok((event, alerts))
+    }
+
+    /// What the watcher of resources read.
+    pub fn round(&mut self, round: &Round) -> Vec<Alert> {
+        let findings = self.limits.round(round, &self.enricher.world);
+        self.alerts(findings)
     }
 
     /// Time has come for what waits: see [`Core::next_deadline`].
@@ -136,6 +147,8 @@ impl Core {
             let findings = self.enricher.displaced(displaced);
             alerts.extend(self.alerts(findings));
         }
+        let findings = self.limits.tick(tick.now_ns, &self.enricher.world);
+        alerts.extend(self.alerts(findings));
         let due = self.fold.due(tick.now_ns);
         alerts.extend(due.into_iter().map(|due| self.resend(due)));
         // After a loss all processes are looked at, but not more often than this: it takes as long as there are many.
@@ -218,13 +231,19 @@ impl Core {
         let lost_before = self.lost.values().sum();
         let world = &self.enricher.world;
         let alert = write::alert(finding, &draft, world, &self.node, &self.clock, lost_before);
+        // A condition is the container's, whoever's call showed its beginning.
         let program = match &finding.subject {
-            Some(subject) => subject.program(),
-            None => "",
+            Some(subject) if finding.state().is_none() => subject.program(),
+            _ => "",
         };
         let container = alert.container.as_ref().map_or("", |c| c.id.as_str());
         let key = self.fold.key([container, &alert.rule, draft.severity.name(), program, &draft.subject]);
-        match self.fold.add(key, finding.time_ns, &alert.id, || alert.clone()) {
+        let folded = match alert.state {
+            None => self.fold.add(key, finding.time_ns, &alert.id, || alert.clone()),
+            Some(AlertState::Firing) => self.fold.begin(key, finding.time_ns, &alert.id, || alert.clone()),
+            Some(AlertState::Resolved) => self.fold.end(key, finding.time_ns),
+        };
+        match folded {
             Folded::Send { incident, count } => {
                 let incident = incident.unwrap_or_else(|| alert.id.clone());
                 let alert = Alert { incident, count, ..alert };

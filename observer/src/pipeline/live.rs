@@ -16,6 +16,7 @@ use super::{
     record::{RecordError, Recorder, RecordingHost},
 };
 use crate::{
+    config,
     enrich::{Effect, HostRecord, Snapshot, inherits},
     host::{self, Host, LiveHost, Roots},
     inventory::Membership,
@@ -103,6 +104,7 @@ pub struct LiveOptions {
     pub roots: Roots,
     pub cri_sockets: host::cri::Sockets,
     pub sweep_seconds: u64,
+    pub limits: config::Limits,
     /// Take the agent's own namespaces for the host's.
     pub own_host: bool,
     pub record: Option<PathBuf>,
@@ -187,12 +189,12 @@ impl Live {
         let live = LiveHost::new(options.roots.clone(), hierarchies, options.cri_sockets.clone());
         let mut host: Box<dyn Host> = match &recorder {
             Some(recorder) => {
-                recorder.start(&options.node, clock, &snapshot);
+                recorder.start(&options.node, clock, &snapshot, &options.limits);
                 Box::new(RecordingHost { host: live, recorder: recorder.clone() })
             }
             None => Box::new(live),
         };
-        let mut core = Core::new(options.node.clone(), clock, &snapshot);
+        let mut core = Core::new(options.node.clone(), clock, &snapshot, options.limits.clone());
         let started = core.start(&snapshot, host.as_mut());
         let mut live = Live {
             kernel,

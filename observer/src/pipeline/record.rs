@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::core::{Core, Tick};
 use crate::{
+    config,
     enrich::Snapshot,
     host::{Host, RuntimeFacts},
+    limits::Round,
     model::{Alert, Clock},
 };
 
@@ -35,6 +37,7 @@ const SWEEP: u8 = 6;
 const IMAGE: u8 = 7;
 const END: u8 = 8;
 const CGROUP: u8 = 9;
+const ROUND: u8 = 10;
 
 /// Why a recording cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,9 @@ struct Start {
     node: String,
     clock: Clock,
     snapshot: Snapshot,
+    /// As it was configured then. Absent in recordings that are older than it.
+    #[serde(default)]
+    limits: config::Limits,
 }
 
 /// An answer of the host, with what was asked, so that a replay notices when it asks something else.
@@ -105,14 +111,15 @@ impl Recorder {
         }
     }
 
-    pub fn start(&self, node: &str, clock: Clock, snapshot: &Snapshot) {
+    pub fn start(&self, node: &str, clock: Clock, snapshot: &Snapshot, limits: &config::Limits) {
         #[derive(Serialize)]
         struct StartRef<'a> {
             node: &'a str,
             clock: Clock,
             snapshot: &'a Snapshot,
+            limits: &'a config::Limits,
         }
-        self.json(START, &StartRef { node, clock, snapshot });
+        self.json(START, &StartRef { node, clock, snapshot, limits });
     }
 
     pub fn frame(&self, frame: &[u8]) {
@@ -121,6 +128,10 @@ impl Recorder {
 
     pub fn tick(&self, tick: &Tick) {
         self.json(TICK, tick);
+    }
+
+    pub fn round(&self, round: &Round) {
+        self.json(ROUND, round);
     }
 
     pub fn expire(&self, now_ns: u64) {
@@ -305,7 +316,7 @@ impl Replay {
             let alerts = match (kind, &mut core) {
                 (START, None) => {
                     let start: Start = self.reader.borrow().parse(at, &payload)?;
-                    let mut new = Core::new(start.node, start.clock, &start.snapshot);
+                    let mut new = Core::new(start.node, start.clock, &start.snapshot, start.limits);
                     let alerts = new.start(&start.snapshot, &mut host);
                     new.take_effects();
                     core = Some(new);
@@ -323,6 +334,10 @@ impl Replay {
                 (EXPIRE, Some(core)) => {
                     let now: u64 = self.reader.borrow().parse(at, &payload)?;
                     core.expire(now, &mut host)
+                }
+                (ROUND, Some(core)) => {
+                    let round: Round = self.reader.borrow().parse(at, &payload)?;
+                    core.round(&round)
                 }
                 (END, Some(core)) => {
                     core.finish().into_iter().for_each(alert);

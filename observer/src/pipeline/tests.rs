@@ -83,7 +83,12 @@ impl Story {
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("observer-story-{}-{number}", std::process::id()));
         let recorder = Recorder::create(&path).expect("a file in the temporary directory");
-        recorder.start("node", Clock { offset_ns: 1_700_000_000_000_000_000 }, &snapshot());
+        recorder.start(
+            "node",
+            Clock { offset_ns: 1_700_000_000_000_000_000 },
+            &snapshot(),
+            &Default::default(),
+        );
         Story { recorder, time_ns: 2_000_000_000, path }
     }
 

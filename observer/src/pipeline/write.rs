@@ -7,8 +7,8 @@ use crate::{
     detect::Draft,
     enrich::{Finding, World},
     model::{
-        ALERT_SCHEMA, Alert, Attribution, Clock, Detail, EVENT_SCHEMA, EventRecord, Metadata, MetadataMark,
-        NsType, ProcessKey, ProcessRef, Tuple, uuid_v7,
+        ALERT_SCHEMA, Alert, AlertState, Attribution, Clock, Detail, EVENT_SCHEMA, EventRecord, Metadata,
+        MetadataMark, NsType, ProcessKey, ProcessRef, Tuple, uuid_v7,
     },
 };
 
@@ -21,7 +21,11 @@ pub fn alert(
     events_lost_before: u64,
 ) -> Alert {
     let unix_ns = clock.unix_ns(finding.time_ns);
-    let mut container = draft.container.and_then(|key| world.container_ref(key));
+    let known = || finding.known_container().cloned();
+    let mut container = draft.container.and_then(|key| world.container_ref(key)).or_else(known);
+    let state = finding.state();
+    // Its beginning and its end may have the same time.
+    let ended: &[u8] = if state == Some(AlertState::Resolved) { b"resolved" } else { b"" };
     if let Some(container) = &mut container
         && world
             .container(draft.container)
@@ -51,13 +55,14 @@ pub fn alert(
             &pid.to_le_bytes(),
             &start.to_le_bytes(),
             draft.subject.as_bytes(),
-        ],
+            ended,
+        ][..if ended.is_empty() { 7 } else { 8 }],
     );
     Alert {
         schema: ALERT_SCHEMA.into(),
         incident: id.clone(),
         id,
-        state: None,
+        state,
         time: crate::model::rfc3339(unix_ns),
         node: node.to_owned(),
         rule: draft.definition.id.into(),

@@ -23,10 +23,7 @@ pub use self::{
     sampler::{Row, SCHEMA, Sample, Sampled, Sampler},
 };
 
-use self::{
-    ceilings::Ceilings,
-    files::{Files, Limit},
-};
+use self::{ceilings::Ceilings, files::Files};
 use super::Hierarchy;
 use crate::model::resources::{
     Cpu, Memory, MemoryAbove, MemoryLimit, Pids, PidsAbove, PidsLimit, Pressure, Resources, Unread,
@@ -177,9 +174,14 @@ impl Reader {
     /// Forgets the limits of cgroups above containers, which are read once for all that share them. To be called
     /// before each round of reads, which is what reads all containers once.
     pub fn new_round(&mut self) {
+        self.forget_limits_above();
+        self.files.new_round();
+    }
+
+    /// The same within a round, for reads of a few containers between rounds: files of the others stay open.
+    pub fn forget_limits_above(&mut self) {
         self.memory_ceilings.forget();
         self.pids_ceilings.forget();
-        self.files.new_round();
     }
 
     /// Reads these parts of one container, given its (hierarchy, path) pairs as in /proc/PID/cgroup.

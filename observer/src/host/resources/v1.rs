@@ -36,8 +36,11 @@ pub(super) fn memory(files: &mut Files, details: bool) -> Option<MemoryRead> {
     memory.failcnt = files.number("memory.failcnt");
     let mut oom_kill = None;
     files.keyed("memory.oom_control", |key, value| {
-        if key == "oom_kill" {
-            oom_kill = Some(value);
+        match key {
+            "oom_kill" => oom_kill = Some(value),
+            // Only where it is so: it is never so unless somebody asked for it.
+            "under_oom" if value != 0 => memory.under_oom = Some(true),
+            _ => {}
         }
     });
     memory.events = oom_kill.map(|kills| MemoryEvents { oom_kill: Some(kills), ..MemoryEvents::default() });

@@ -81,12 +81,12 @@ impl Run {
         let file = std::env::temp_dir().join(format!("observer-held-{}-{number}", std::process::id()));
         let recorder = Recorder::create(&file).expect("a file in the temporary directory");
         let clock = Clock { offset_ns: 1_700_000_000_000_000_000 };
-        recorder.start("node", clock, &snapshot());
+        recorder.start("node", clock, &snapshot(), &Default::default());
         let (now_ns, asked) = (Rc::new(Cell::new(BIRTH_NS)), Rc::new(Cell::new(0)));
         let from_ns = BIRTH_NS.saturating_add(writes_after_ms.saturating_mul(MS));
         let writer = Writer { from_ns, now_ns: now_ns.clone(), asked: asked.clone(), facts };
         let mut host = RecordingHost { host: writer, recorder };
-        let mut core = Core::new("node".into(), clock, &snapshot());
+        let mut core = Core::new("node".into(), clock, &snapshot(), Default::default());
         assert!(core.start(&snapshot(), &mut host).is_empty());
         let mut run = Run { core, host, now_ns, asked, out: Vec::new(), path: file };
         let cgroup = Cgroup {

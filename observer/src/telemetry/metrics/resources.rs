@@ -78,7 +78,7 @@ pub(super) const FAMILIES: &[ContainerFamily<Resources>] = &[
     gauge(
         "observer_container_cpu_quota_cores",
         "CPUs' worth of time that the container's own quota allows: cpu.max, on v1 cpu.cfs_quota_us by cpu.cfs_period_us. No series without a quota.",
-        |it| quota_cores(it),
+        quota_cores,
     ),
     counter(
         "observer_container_cpu_periods_total",
