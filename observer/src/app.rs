@@ -24,13 +24,14 @@ use crate::{
     host::{Roots, cri::Sockets},
     inventory::Membership,
     kernel::{Kernel, KernelError, LoadOptions, Pretend},
+    limits::ContainerResources,
     model::{Alert, EventRecord},
     pipeline::{ContainerChecks, Live, LiveError, LiveOptions, Output, Status, StopSignal},
     scheduling,
     sinks::{Fanout, SinkError, Sinks, TailItem},
     telemetry::{
         Health, Metrics, http, log,
-        metrics::{CapabilitySeries, Ring},
+        metrics::{CapabilitySeries, ResourceSeries, Ring},
     },
 };
 
@@ -129,7 +130,8 @@ pub fn run(config: &Config) -> Result<(), AppError> {
             metrics: metrics.clone(),
             health: health.clone(),
             counts: BTreeMap::new(),
-            capabilities: CapabilitySeries::default(),
+            capabilities: CapabilitySeries::new(config.metrics.max_containers),
+            resources: ResourceSeries::new(config.metrics.max_containers),
         };
         let (config, thread_stop) = (config.clone(), stop.clone());
         let (done, mut pipeline_done) = oneshot::channel();
@@ -203,6 +205,7 @@ struct Agent {
     /// Events since the metrics were last told: one addition per event instead of a look-up of its series.
     counts: BTreeMap<&'static str, u64>,
     capabilities: CapabilitySeries,
+    resources: ResourceSeries,
 }
 
 impl Output for Agent {
@@ -249,6 +252,10 @@ impl Output for Agent {
 
     fn capabilities(&mut self, containers: &[ContainerChecks], classified: bool) {
         self.capabilities.show(&self.metrics, containers, classified);
+    }
+
+    fn resources(&mut self, containers: &[ContainerResources]) {
+        self.resources.show(&self.metrics, containers);
     }
 
     fn status(&mut self, status: &Status<'_>) {

@@ -44,6 +44,7 @@ pub struct Config {
     pub sweep_seconds: u64,
     pub stdout: Stdout,
     pub audit: Audit,
+    pub metrics: Metrics,
     pub limits: Limits,
     pub kernel: KernelOptions,
 }
@@ -60,6 +61,7 @@ impl Default for Config {
             sweep_seconds: 5,
             stdout: Stdout::default(),
             audit: Audit::default(),
+            metrics: Metrics::default(),
             limits: Limits::default(),
             kernel: KernelOptions::default(),
         }
@@ -179,6 +181,21 @@ pub enum StdoutFormat {
 pub struct Audit {
     /// Which capabilities each container uses and is denied.
     pub capabilities: bool,
+}
+
+/// What `/metrics` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Containers that have series of their own.
+    #[serde(deserialize_with = "values::max_containers")]
+    pub max_containers: usize,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics { max_containers: 1024 }
+    }
 }
 
 /// What the agent makes of the kernel.

@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 39);
+    assert_eq!(expected.len(), 41);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -40,7 +40,7 @@ fn values_are_read() {
     let config = parse(
         "node: n1\nhttp: {listen: \"[::1]:1234\"}\nsocket:\n  path: /tmp/s\nrings:\n  events_bytes: 65536\n\
          host: {proc: /host/proc}\nhost_namespaces: own\nsweep_seconds: 1\n\
-         stdout:\n  format: json\naudit:\n  capabilities: true\n",
+         stdout:\n  format: json\naudit:\n  capabilities: true\nmetrics: {max_containers: 0}\n",
     )
     .expect("valid");
     assert_eq!(config.node_name(), "n1");
@@ -52,6 +52,7 @@ fn values_are_read() {
     assert_eq!(config.sweep_seconds, 1);
     assert_eq!(config.stdout.format, StdoutFormat::Json);
     assert!(config.audit.capabilities);
+    assert_eq!(config.metrics.max_containers, 0);
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn the_node_has_a_name_anyhow() {
 /// Each mistake, and the one line that it gives.
 #[test]
 fn a_mistake_is_told_in_one_line() {
-    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `audit`, `limits`, `kernel`";
+    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `audit`, `metrics`, `limits`, `kernel`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
     let cri = "a socket's absolute path of at most 107 bytes";
@@ -122,6 +123,7 @@ fn a_mistake_is_told_in_one_line() {
         ("a negative ring", "rings:\n  events_bytes: -1\n", "2: found `-1`, expected a number that is not negative".to_owned()),
         ("words for a number", "sweep_seconds: often\n", "1: found `often`, expected a number that is not negative".to_owned()),
         ("out of range", "sweep_seconds: 0\n", "1: found integer `0`, expected a number of seconds, from 1 to 3600".to_owned()),
+        ("too many series", "metrics:\n  max_containers: 65537\n", "2: found integer `65537`, expected a number of containers, from 0 to 65536".to_owned()),
         ("no address", "http:\n  listen: localhost\n", format!("2: found string \"localhost\", expected {address}")),
         ("a port only", "http:\n  listen: 9736\n", format!("2: found string \"9736\", expected {address}")),
         ("more than all of it", "limits:\n  memory:\n    near_percent: 101\n", "3: found integer `101`, expected a whole number of percent from 1 to 100, or off".to_owned()),

@@ -86,6 +86,13 @@ pub fn sweep_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, 
     })
 }
 
+pub fn max_containers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    deserializer.deserialize_u64(Number {
+        expected: "a number of containers, from 0 to 65536",
+        check: |value| usize::try_from(value).ok().filter(|it| *it <= 65536),
+    })
+}
+
 pub fn poll_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     sweep_seconds(deserializer)
 }

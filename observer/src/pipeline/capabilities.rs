@@ -13,6 +13,9 @@ pub struct ContainerChecks {
     pub id: String,
     /// Empty if it has none, or none is known.
     pub name: String,
+    /// Empty without a pod.
+    pub pod: String,
+    pub namespace: String,
     /// By the capability's number.
     pub checks: BTreeMap<u32, CapabilityCount>,
 }
@@ -44,7 +47,9 @@ impl CapabilityAudit {
         let named = sorted.by_container.into_iter().filter_map(|(key, checks)| {
             let container = world.container(Some(key))?;
             let name = container.name.clone().unwrap_or_default();
-            Some(ContainerChecks { id: container.id.clone(), name, checks })
+            let pod = container.pod.clone().unwrap_or_default();
+            let (pod, namespace) = (pod.name, pod.namespace);
+            Some(ContainerChecks { id: container.id.clone(), name, pod, namespace, checks })
         });
         named.collect()
     }

@@ -52,7 +52,7 @@ pub trait Output {
     /// What was counted of checks of capabilities, if they are counted: all living containers of which there is something, about
     /// once a second. `classified`: checks that meant no use are told apart.
     fn capabilities(&mut self, _containers: &[ContainerChecks], _classified: bool) {}
-    /// What living containers used when last looked at, after each poll.
+    /// What living containers used when last looked at; about once a second where anything has been read.
     fn resources(&mut self, _containers: &[ContainerResources]) {}
     /// About once a second.
     fn status(&mut self, status: &Status<'_>);

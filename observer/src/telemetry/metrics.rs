@@ -1,24 +1,31 @@
-//! Metrics. One table holds every family: registration and docs/metrics.md are both made from it.
+//! Metrics. Every family stands in a table, from which it is exposed and docs/metrics.md is made: the agent's own here, those that
+//! belong to containers in `capabilities` and `resources`.
 //!
 //! Label values come from closed lists (kinds, reasons, rules, sinks, hooks), so that no attacker can make series. Those of
-//! containers go with them, and there is a ceiling.
+//! containers go with them, and there is a ceiling (`containers`).
 
 mod capabilities;
+mod containers;
+mod resources;
+#[cfg(test)]
+mod rules;
 
 use std::{sync::Arc, time::Duration};
 
 use observer_common::{ALL_KINDS, ALL_LOSSES, KINDS, LOSSES};
 use prometheus::{
-    Counter, Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 pub use capabilities::CapabilitySeries;
+pub use resources::ResourceSeries;
 
+use self::containers::Latest;
 use super::process;
 use crate::{
     detect::DEFINITIONS,
-    model::{Runtime, Severity},
+    model::{Runtime, Severity, resources::Resources},
 };
 
 /// A row of the table.
@@ -68,8 +75,8 @@ const LATENCY_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.0
 
 macro_rules! families {
     ($($field:ident: $type:ty = $name:literal, $labels:expr, $help:literal;)+) => {
-        /// Every family there is.
-        pub const FAMILIES: &[Family] = &[$(Family {
+        /// Every family that is not containers'.
+        const FAMILIES: &[Family] = &[$(Family {
             name: $name,
             kind: <$type as Instrument>::KIND,
             labels: &$labels,
@@ -116,12 +123,8 @@ families! {
         "Alerts that a sink wrote; for the socket, once for each subscriber.";
     sink_dropped: IntCounterVec = "observer_sink_dropped_total", ["sink"],
         "Alerts and events that a sink's full queue turned away; for the socket, once for each subscriber.";
-    capability_used: IntGaugeVec = "observer_container_capability_used", ["container", "name", "capability"],
-        "1 if a process of the container has used the capability, 0 if it was only denied, or asked for by the kernel without meaning to use it; no series if it was never asked for. With audit.capabilities, of at most 1024 containers.";
-    capability_denied: IntCounterVec = "observer_container_capability_denied_total", ["container", "name", "capability"],
-        "Checks of a capability that the container's processes did not have, without those that the kernel makes speculatively.";
-    capability_unclassified: IntCounterVec = "observer_container_capability_unclassified_total", ["container", "name", "capability", "result"],
-        "Checks of a capability, granted or denied, where this kernel does not show which of them are speculative (tier tp_btf): instead of the two families above.";
+    container_series_dropped: IntGauge = "observer_container_series_dropped", [],
+        "Living containers that have no series in the families observer_container_*, because there are more than metrics.max_containers, or because an older one has the same id.";
     feature_enabled: IntGaugeVec = "observer_feature_enabled", ["feature", "tier"],
         "1 if this tier serves the feature, 0 if a better one does or this kernel refuses it; all 0 means that the feature is off.";
     ready: IntGauge = "observer_ready", [],
@@ -142,6 +145,12 @@ families! {
         "Start of the agent, in seconds of Unix time.";
     threads: IntGauge = "process_threads", [],
         "Threads of the agent.";
+}
+
+/// Every family there is.
+pub fn families() -> impl Iterator<Item = &'static Family> {
+    let capabilities = capabilities::FAMILIES.iter().map(|it| &it.family);
+    FAMILIES.iter().chain(capabilities).chain(resources::FAMILIES.iter().map(|it| &it.family))
 }
 
 /// Why events are lost on this side of the rings.
@@ -197,6 +206,8 @@ struct Inner {
     events: [(&'static str, IntCounter); KINDS - 1],
     lost: [(&'static str, IntCounter); LOSSES + 3],
     boot_time: Option<f64>,
+    capabilities: Latest<capabilities::Checks>,
+    resources: Latest<Resources>,
 }
 
 /// All metrics of one agent; a clone is the same ones.
@@ -234,7 +245,15 @@ impl Metrics {
         let events = ALL_KINDS.map(|kind| (kind.name(), families.events.with_label_values(&[kind.name()])));
         let lost = loss_reasons().map(|reason| (reason, families.lost.with_label_values(&[reason])));
         Metrics {
-            inner: Arc::new(Inner { registry, families, events, lost, boot_time: process::boot_time() }),
+            inner: Arc::new(Inner {
+                registry,
+                families,
+                events,
+                lost,
+                boot_time: process::boot_time(),
+                capabilities: Latest::default(),
+                resources: Latest::default(),
+            }),
         }
     }
 
@@ -342,11 +361,19 @@ impl Metrics {
             }
             Err(error) => super::log::debug!("cannot read /proc/self for the metrics", error),
         }
-        let mut text = Vec::with_capacity(16 << 10);
-        if let Err(error) = TextEncoder::new().encode(&self.inner.registry.gather(), &mut text) {
+        let (capabilities, resources) = (self.inner.capabilities.get(), self.inner.resources.get());
+        // Not the sum: a container that two tables leave out is one.
+        let dropped = capabilities.dropped().max(resources.dropped());
+        families.container_series_dropped.set(clamped(dropped as u64));
+        let capabilities = capabilities.text(capabilities::FAMILIES);
+        let resources = resources.text(resources::FAMILIES);
+        let mut text = String::with_capacity((16 << 10) + capabilities.len() + resources.len());
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.inner.registry.gather(), &mut text) {
             super::log::warn!("cannot write the metrics", error);
         }
-        String::from_utf8(text).unwrap_or_default()
+        text.push_str(capabilities);
+        text.push_str(resources);
+        text
     }
 }
 
@@ -377,11 +404,6 @@ impl SinkMetrics {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Write,
-        process::{Command, Stdio},
-    };
-
     use super::*;
     use crate::pipeline::ContainerChecks;
 
@@ -389,24 +411,40 @@ mod tests {
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
+    fn show_a_container(metrics: &Metrics, classified: bool) {
+        let checks = [ContainerChecks {
+            id: "c".into(),
+            name: String::new(),
+            pod: String::new(),
+            namespace: String::new(),
+            checks: [(0, Default::default())].into(),
+        }];
+        CapabilitySeries::new(1).show(metrics, &checks, classified);
+        ResourceSeries::new(1).show(metrics, &[resources::example("c")]);
+    }
+
     #[test]
     fn every_family_of_the_table_is_exposed() {
         let metrics = Metrics::new();
         metrics.feature("processes", "tp_btf", true);
-        let checks = [ContainerChecks {
-            id: "c".into(),
-            name: String::new(),
-            checks: [(0, Default::default())].into(),
-        }];
-        CapabilitySeries::default().show(&metrics, &checks, true);
-        CapabilitySeries::default().show(&metrics, &checks, false);
+        show_a_container(&metrics, true);
+        let classified = metrics.expose(true);
+        show_a_container(&metrics, false);
         metrics.sink("stdout", true);
         let text = metrics.expose(true);
-        for family in FAMILIES {
-            assert!(text.contains(&format!("# TYPE {} {}\n", family.name, family.kind)), "{}", family.name);
-            assert!(text.contains(&format!("# HELP {} {}\n", family.name, family.help)), "{}", family.name);
+        let mut heads = std::collections::BTreeSet::new();
+        for family in families() {
+            for head in [
+                format!("# TYPE {} {}\n", family.name, family.kind),
+                format!("# HELP {} {}\n", family.name, family.help),
+            ] {
+                assert!(text.contains(&head) || classified.contains(&head), "{head}");
+                heads.insert(head);
+            }
         }
-        assert_eq!(text.matches("# TYPE").count(), FAMILIES.len());
+        assert_eq!(heads.len(), 2 * families().count());
+        let told = [&text, &classified].map(|text| text.lines().filter(|line| line.starts_with('#')));
+        assert!(told.into_iter().flatten().all(|line| heads.contains(&format!("{line}\n"))));
         assert_eq!(value(&text, "observer_ready"), Some(1.0));
         assert!(value(&text, "process_resident_memory_bytes").is_some_and(|bytes| bytes > 100_000.0));
     }
@@ -495,25 +533,12 @@ mod tests {
         metrics.feature("namespace_calls", "fentry", true);
         metrics.sink("stdout", true).written(1);
         metrics.latency(Duration::from_millis(2));
-        let mut promtool = match Command::new("promtool")
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-        {
-            Ok(child) => child,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                eprintln!("skipped: promtool is not installed");
+        for classified in [true, false] {
+            show_a_container(&metrics, classified);
+            let Some((fine, words)) = rules::promtool(&["check", "metrics"], &metrics.expose(true)) else {
                 return;
-            }
-            Err(error) => panic!("promtool: {error}"),
-        };
-        let mut stdin = promtool.stdin.take().expect("its stdin");
-        stdin.write_all(metrics.expose(true).as_bytes()).expect("feed promtool");
-        drop(stdin);
-        let output = promtool.wait_with_output().expect("promtool's end");
-        let words = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && words.is_empty(), "{words}");
+            };
+            assert!(fine && words.is_empty(), "{words}");
+        }
     }
 }

@@ -1,74 +1,106 @@
 //! The series of capability checks, one container at a time.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::BTreeMap;
 
-use super::Metrics;
+use observer_common::CapabilityCount;
+
+use super::{
+    Family, Metrics,
+    containers::{ContainerFamily, OfContainer, Read, container_labels},
+};
 use crate::{model::CAPABILITIES, pipeline::ContainerChecks};
 
-/// Containers that have series; what comes after is not shown until one of them is gone.
-const MOST_CONTAINERS: usize = 1024;
-/// Characters of a container's name that are shown: names are whatever the runtime was told.
-const MOST_NAME: usize = 128;
-
-/// Which series there are, so that they go with their containers.
+/// What is shown of one container.
 #[derive(Debug, Default)]
-pub struct CapabilitySeries {
-    /// By container id.
-    known: BTreeMap<String, Shown>,
+pub(super) struct Checks {
+    /// Checks that mean no use are told apart.
+    classified: bool,
+    /// By the capability's number.
+    counts: BTreeMap<u32, CapabilityCount>,
 }
 
-#[derive(Debug, Default)]
-struct Shown {
-    name: String,
-    capabilities: BTreeSet<u32>,
-}
-
-impl CapabilitySeries {
-    /// Shows these containers' counts, and no others'. Where checks that mean no use are not told apart (`classified`), no
-    /// count is taken for a use or a denial.
-    pub fn show(&mut self, metrics: &Metrics, containers: &[ContainerChecks], classified: bool) {
-        let living: HashSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
-        self.known.retain(|id, shown| {
-            let lives = living.contains(id.as_str());
-            if !lives {
-                remove(metrics, id, shown);
-            }
-            lives
-        });
-        for container in containers {
-            if !self.known.contains_key(&container.id) && self.known.len() >= MOST_CONTAINERS {
-                continue;
-            }
-            let name: String = container.name.chars().take(MOST_NAME).collect();
-            let shown = self.known.entry(container.id.clone()).or_default();
-            if shown.name != name {
-                // A name that came late: the same counts go on under it.
-                remove(metrics, &container.id, shown);
-                *shown = Shown { name, capabilities: BTreeSet::new() };
-            }
-            for (number, count) in &container.checks {
-                shown.capabilities.insert(*number);
-                let labels = [&container.id, &shown.name, &label(*number)];
-                let families = &metrics.inner.families;
-                if classified {
-                    families.capability_used.with_label_values(&labels).set(i64::from(count.granted > 0));
-                    let denied = families.capability_denied.with_label_values(&labels);
-                    denied.inc_by(count.denied.saturating_sub(denied.get()));
-                } else {
-                    for (result, total) in [(GRANTED, count.granted), (DENIED, count.denied)] {
-                        let [id, name, capability] = labels.map(String::as_str);
-                        let labels = [id, name, capability, result];
-                        let counter = families.capability_unclassified.with_label_values(&labels);
-                        counter.inc_by(total.saturating_sub(counter.get()));
-                    }
+pub(super) const FAMILIES: &[ContainerFamily<Checks>] = &[
+    ContainerFamily {
+        family: Family {
+            name: "observer_container_capability_used",
+            kind: "gauge",
+            labels: container_labels!("capability"),
+            help: "1 if a process of the container has used the capability, 0 if it was only denied, or asked for by the kernel without meaning to use it; no series if it was never asked for. With audit.capabilities.",
+        },
+        read: Read::Many(|checks, tell| {
+            if checks.classified {
+                for (number, count) in &checks.counts {
+                    tell(&[&label(*number)], f64::from(u8::from(count.granted > 0)));
                 }
             }
-        }
+        }),
+    },
+    ContainerFamily {
+        family: Family {
+            name: "observer_container_capability_denied_total",
+            kind: "counter",
+            labels: container_labels!("capability"),
+            help: "Checks of a capability that the container's processes did not have, without those that the kernel makes speculatively.",
+        },
+        read: Read::Many(|checks, tell| {
+            if checks.classified {
+                for (number, count) in &checks.counts {
+                    tell(&[&label(*number)], count.denied as f64);
+                }
+            }
+        }),
+    },
+    ContainerFamily {
+        family: Family {
+            name: "observer_container_capability_unclassified_total",
+            kind: "counter",
+            labels: container_labels!("capability", "result"),
+            help: "Checks of a capability, granted or denied, where this kernel does not show which of them are speculative (tier tp_btf): instead of the two families above.",
+        },
+        read: Read::Many(|checks, tell| {
+            if !checks.classified {
+                for (number, count) in &checks.counts {
+                    tell(&[&label(*number), "denied"], count.denied as f64);
+                    tell(&[&label(*number), "granted"], count.granted as f64);
+                }
+            }
+        }),
+    },
+];
+
+/// Shows containers' checks of capabilities.
+#[derive(Debug)]
+pub struct CapabilitySeries {
+    most_containers: usize,
+}
+
+impl OfContainer for ContainerChecks {
+    fn labels(&self) -> [&str; 4] {
+        [&self.id, &self.name, &self.pod, &self.namespace]
     }
 }
 
-const GRANTED: &str = "granted";
-const DENIED: &str = "denied";
+impl CapabilitySeries {
+    pub fn new(most_containers: usize) -> Self {
+        CapabilitySeries { most_containers }
+    }
+
+    /// Shows these containers' counts, and no others'. Where checks that mean no use are not told apart (`classified`), no
+    /// count is taken for a use or a denial.
+    pub fn show(&mut self, metrics: &Metrics, containers: &[ContainerChecks], classified: bool) {
+        metrics.inner.capabilities.show(self.most_containers, containers, |container, before| {
+            let mut counts = container.checks.clone();
+            // A sum over slots, of which one may go before the container does: what was counted stays counted.
+            for (number, old) in before.map(|checks| &checks.counts).into_iter().flatten() {
+                let count = counts.entry(*number).or_default();
+                count.granted = count.granted.max(old.granted);
+                count.denied = count.denied.max(old.denied);
+                count.speculative = count.speculative.max(old.speculative);
+            }
+            Checks { classified, counts }
+        });
+    }
+}
 
 /// Its name; the number of one that is newer than the table.
 fn label(number: u32) -> String {
@@ -76,31 +108,21 @@ fn label(number: u32) -> String {
     known.map_or_else(|| number.to_string(), |capability| capability.name.to_owned())
 }
 
-/// A series that is not there need not be removed.
-fn remove(metrics: &Metrics, id: &str, shown: &Shown) {
-    let families = &metrics.inner.families;
-    for number in &shown.capabilities {
-        let capability = label(*number);
-        let labels = [id, &shown.name, &capability];
-        let _ = families.capability_used.remove_label_values(&labels);
-        let _ = families.capability_denied.remove_label_values(&labels);
-        for result in [GRANTED, DENIED] {
-            let labels = [id, &shown.name, &capability, result];
-            let _ = families.capability_unclassified.remove_label_values(&labels);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use observer_common::CapabilityCount;
-
     use super::*;
 
     fn container(id: &str, name: &str, checks: &[(u32, u64, u64)]) -> ContainerChecks {
         let count = |granted, denied| CapabilityCount { granted, denied, speculative: 3 };
         let checks = checks.iter().map(|(number, granted, denied)| (*number, count(*granted, *denied)));
-        ContainerChecks { id: id.into(), name: name.into(), checks: checks.collect() }
+        let (pod, namespace) = if name.is_empty() { ("", "") } else { ("pod-0", "default") };
+        ContainerChecks {
+            id: id.into(),
+            name: name.into(),
+            pod: pod.into(),
+            namespace: namespace.into(),
+            checks: checks.collect(),
+        }
     }
 
     /// The lines about capabilities, without the families' common beginning.
@@ -110,33 +132,39 @@ mod tests {
         ours.map(str::to_owned).collect()
     }
 
+    fn started() -> (Metrics, CapabilitySeries) {
+        (Metrics::new(), CapabilitySeries::new(4))
+    }
+
     #[test]
     fn uses_and_denials_are_told_where_they_are_known() {
-        let (metrics, mut series) = (Metrics::new(), CapabilitySeries::default());
+        let (metrics, mut series) = started();
         series.show(&metrics, &[container("c1", "web", &[(0, 2, 0), (21, 0, 4), (60, 0, 0)])], true);
         series.show(&metrics, &[container("c1", "web", &[(0, 2, 0), (21, 0, 6), (60, 0, 0)])], true);
+        let of = "container=\"c1\",name=\"web\",pod=\"pod-0\",namespace=\"default\"";
         assert_eq!(
             lines(&metrics),
             [
-                "denied_total{capability=\"60\",container=\"c1\",name=\"web\"} 0",
-                "denied_total{capability=\"CAP_CHOWN\",container=\"c1\",name=\"web\"} 0",
-                "denied_total{capability=\"CAP_SYS_ADMIN\",container=\"c1\",name=\"web\"} 6",
-                "used{capability=\"60\",container=\"c1\",name=\"web\"} 0",
-                "used{capability=\"CAP_CHOWN\",container=\"c1\",name=\"web\"} 1",
-                "used{capability=\"CAP_SYS_ADMIN\",container=\"c1\",name=\"web\"} 0",
+                format!("used{{{of},capability=\"CAP_CHOWN\"}} 1"),
+                format!("used{{{of},capability=\"CAP_SYS_ADMIN\"}} 0"),
+                format!("used{{{of},capability=\"60\"}} 0"),
+                format!("denied_total{{{of},capability=\"CAP_CHOWN\"}} 0"),
+                format!("denied_total{{{of},capability=\"CAP_SYS_ADMIN\"}} 6"),
+                format!("denied_total{{{of},capability=\"60\"}} 0"),
             ]
         );
     }
 
     #[test]
     fn without_the_options_nothing_is_taken_for_a_use_or_a_denial() {
-        let (metrics, mut series) = (Metrics::new(), CapabilitySeries::default());
+        let (metrics, mut series) = started();
         series.show(&metrics, &[container("c1", "", &[(21, 5, 4)])], false);
+        let of = "container=\"c1\",name=\"\",pod=\"\",namespace=\"\"";
         assert_eq!(
             lines(&metrics),
             [
-                "unclassified_total{capability=\"CAP_SYS_ADMIN\",container=\"c1\",name=\"\",result=\"denied\"} 4",
-                "unclassified_total{capability=\"CAP_SYS_ADMIN\",container=\"c1\",name=\"\",result=\"granted\"} 5",
+                format!("unclassified_total{{{of},capability=\"CAP_SYS_ADMIN\",result=\"denied\"}} 4"),
+                format!("unclassified_total{{{of},capability=\"CAP_SYS_ADMIN\",result=\"granted\"}} 5"),
             ]
         );
         series.show(&metrics, &[], false);
@@ -145,34 +173,32 @@ mod tests {
 
     #[test]
     fn series_go_with_their_containers_and_change_with_their_names() {
-        let (metrics, mut series) = (Metrics::new(), CapabilitySeries::default());
-        series.show(
-            &metrics,
-            &[container("c1", "", &[(0, 1, 9)]), container("c2", "db", &[(0, 1, 0)])],
-            true,
-        );
+        let (metrics, mut series) = started();
+        let both = [container("c1", "", &[(0, 1, 9)]), container("c2", "db", &[(0, 1, 0)])];
+        series.show(&metrics, &both, true);
+        assert_eq!(lines(&metrics).len(), 4);
         series.show(&metrics, &[container("c1", "late", &[(0, 1, 9)])], true);
-        assert_eq!(
-            lines(&metrics),
-            [
-                "denied_total{capability=\"CAP_CHOWN\",container=\"c1\",name=\"late\"} 9",
-                "used{capability=\"CAP_CHOWN\",container=\"c1\",name=\"late\"} 1",
-            ]
-        );
+        let of =
+            "container=\"c1\",name=\"late\",pod=\"pod-0\",namespace=\"default\",capability=\"CAP_CHOWN\"";
+        assert_eq!(lines(&metrics), [format!("used{{{of}}} 1"), format!("denied_total{{{of}}} 9")]);
+    }
+
+    #[test]
+    fn no_count_falls_and_none_goes_while_its_container_lives() {
+        let (metrics, mut series) = started();
+        series.show(&metrics, &[container("c1", "", &[(0, 1, 9), (21, 0, 2)])], true);
+        series.show(&metrics, &[container("c1", "", &[(0, 0, 3)])], true);
+        let values: Vec<_> =
+            lines(&metrics).iter().filter_map(|line| line.rsplit(' ').next().map(str::to_owned)).collect();
+        assert_eq!(values, ["1", "0", "9", "2"]);
     }
 
     #[test]
     fn there_is_a_ceiling() {
-        let (metrics, mut series) = (Metrics::new(), CapabilitySeries::default());
-        let many: Vec<_> = (0..MOST_CONTAINERS + 5)
-            .map(|n| container(&format!("c{n}"), &"n".repeat(500), &[(0, 1, 0)]))
-            .collect();
+        let (metrics, mut series) = started();
+        let many: Vec<_> = (0..7).map(|n| container(&format!("c{n}"), "", &[(0, 1, 0)])).collect();
         series.show(&metrics, &many, true);
-        let shown = lines(&metrics);
-        assert_eq!(shown.len(), 2 * MOST_CONTAINERS);
-        assert!(shown.iter().all(|line| line.len() < 250));
-        // One goes, the next one comes.
-        series.show(&metrics, &many[1..], true);
-        assert!(lines(&metrics).iter().any(|line| line.contains(&format!("\"c{MOST_CONTAINERS}\""))));
+        assert_eq!(lines(&metrics).len(), 2 * 4);
+        assert!(metrics.expose(true).contains("\nobserver_container_series_dropped 3\n"));
     }
 }
