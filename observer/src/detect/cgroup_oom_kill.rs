@@ -40,7 +40,7 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
     };
     let message = match (&kill.victim, kill.counted) {
         (Some(victim), _) => format!(
-            "the kernel killed {} (pid {}, {}) of {container}{reason}",
+            "the kernel killed {} (pid {}{}) of {container}{reason}",
             victim.comm,
             victim.pid,
             held(victim),
@@ -61,10 +61,11 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
     })
 }
 
-/// What it had in memory.
+/// What it had in memory, if that is known.
 fn held(victim: &Victim) -> String {
-    let resident = victim.anon_bytes.saturating_add(victim.file_bytes).saturating_add(victim.shmem_bytes);
-    format!("{} resident", bytes(resident))
+    let parts = [victim.anon_bytes, victim.file_bytes, victim.shmem_bytes];
+    let resident = parts.into_iter().try_fold(0u64, |sum, part| Some(sum.saturating_add(part?)));
+    resident.map_or_else(String::new, |resident| format!(", {} resident", bytes(resident)))
 }
 
 fn evidence(kill: &OomKill) -> Evidence {
@@ -109,12 +110,12 @@ mod tests {
             victim: Some(Victim {
                 pid: 100,
                 comm: "hog".into(),
-                uid: 0,
-                anon_bytes: 30 << 20,
-                file_bytes: 1 << 20,
-                shmem_bytes: 0,
-                swap_bytes: 0,
-                oom_score_adj: 0,
+                uid: Some(0),
+                anon_bytes: Some(30 << 20),
+                file_bytes: Some(1 << 20),
+                shmem_bytes: Some(0),
+                swap_bytes: Some(0),
+                oom_score_adj: Some(0),
             }),
             others: vec![Ancestor { pid: 99, comm: "sh".into() }],
             others_more: 0,
@@ -143,6 +144,14 @@ mod tests {
         assert_eq!(host.message, format!("{whom}: the host is out of memory"));
         let unknown = draft(OomKill { at: None, ..kill(OomScope::Unknown) });
         assert_eq!(unknown.message, format!("{whom} for want of memory"));
+        let mut old = kill(OomScope::Unknown);
+        if let Some(victim) = &mut old.victim {
+            victim.anon_bytes = None;
+        }
+        assert_eq!(
+            draft(OomKill { at: None, ..old }).message,
+            "the kernel killed hog (pid 100) of container web for want of memory"
+        );
         for draft in [draft_of(OomScope::Cgroup), nested, host, unknown] {
             assert_eq!(draft.severity, Severity::Critical);
             assert_eq!(draft.evidence.victim.map(|victim| victim.pid), Some(100));

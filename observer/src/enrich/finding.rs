@@ -95,12 +95,9 @@ pub enum Fact {
 /// Forks that a pids limit refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedFork {
-    /// The cgroup whose limit was met.
-    pub hierarchy: u32,
-    pub cgroup_id: u64,
-    pub path: Option<String>,
+    pub at: limits::LimitAt,
+    /// Tasks there.
     pub current: u64,
-    pub max: u64,
     /// Since the last time that this was told.
     pub count: u64,
 }

@@ -7,6 +7,7 @@ mod cgroups;
 mod finding;
 mod identity;
 mod joins;
+mod limits;
 mod namespaces;
 mod naming;
 mod process;
@@ -75,7 +76,8 @@ impl Enricher {
             Kind::Clone => self.refused(event, host),
             Kind::Chroot | Kind::PivotRoot => self.root(event, host),
             Kind::Drift => self.drift(event, host),
-            Kind::OomKill | Kind::ForkRefused => self.know_process(event),
+            Kind::OomKill => self.oom_kill(event, host),
+            Kind::ForkRefused => self.fork_refused(event, host),
         }
         std::mem::take(&mut self.findings)
     }

@@ -12,7 +12,7 @@ mod tests;
 mod window;
 
 use super::{
-    Ended, LimitAt, LimitWrite, LimitsChanged, Round, Sample, Strain, StrainKind, Writer,
+    Ended, LimitWrite, LimitsChanged, Round, Sample, Strain, StrainKind, Writer,
     changes::{self, Change, Controllers, Limits},
     condition::{Condition, Step},
 };
@@ -173,19 +173,10 @@ impl Engine {
         if !self.config.of(container).pids.at_limit {
             return;
         }
-        let own = container
-            .cgroups
-            .iter()
-            .any(|it| it.hierarchy == refused.hierarchy && it.id == refused.cgroup_id);
         let Some(state) = self.state(Some(key), world) else { return };
         state.refused_ns = Some(state.refused_ns.unwrap_or(0).max(finding.time_ns));
         let strain = Strain {
-            at: Some(LimitAt {
-                limit: refused.max,
-                hierarchy: refused.hierarchy,
-                path: refused.path.clone(),
-                own,
-            }),
+            at: Some(refused.at.clone()),
             usage: Some(refused.current),
             hits: Some(refused.count),
             ..blank(StrainKind::PidsAtLimit, state)

@@ -117,12 +117,13 @@ pub enum OomScope {
 pub struct Victim {
     pub pid: u32,
     pub comm: String,
-    pub uid: u32,
-    pub anon_bytes: u64,
-    pub file_bytes: u64,
-    pub shmem_bytes: u64,
-    pub swap_bytes: u64,
-    pub oom_score_adj: i32,
+    /// Older kernels tell a victim's id alone.
+    pub uid: Option<u32>,
+    pub anon_bytes: Option<u64>,
+    pub file_bytes: Option<u64>,
+    pub shmem_bytes: Option<u64>,
+    pub swap_bytes: Option<u64>,
+    pub oom_score_adj: Option<i32>,
 }
 
 /// Limits of a running container are not what they were.

@@ -265,15 +265,21 @@ pub struct LimitEvidence {
 pub struct VictimEvidence {
     pub pid: u32,
     pub comm: String,
-    pub uid: u32,
-    /// Resident anonymous memory; like the next two, exact to some pages for each CPU.
-    pub anon_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Resident anonymous memory; like the next two, exact to some pages for each CPU. Linux before 6.9 does not tell these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anon_bytes: Option<u64>,
     /// Resident pages of files.
-    pub file_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
     /// Resident shared memory.
-    pub shmem_bytes: u64,
-    pub swap_bytes: u64,
-    pub oom_score_adj: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shmem_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
 }
 
 /// A limit that is another one now.

@@ -5,7 +5,7 @@ use observer_common::{Host, NAMESPACES, Root};
 use super::*;
 use crate::{
     config::Limits as Settings,
-    limits::{OomKill, OomScope},
+    limits::{LimitAt, OomKill, OomScope},
     model::{
         ProcessKey, Runtime, Tuple,
         resources::{Cpu, Memory, MemoryAbove, MemoryEvents, MemoryLimit, Pids, PidsLimit, Resources},
@@ -296,11 +296,8 @@ fn pids(current: u64, refused: u64) -> Resources {
 
 fn refused(count: u64) -> Fact {
     Fact::ForkRefused(RefusedFork {
-        hierarchy: 0,
-        cgroup_id: 77,
-        path: Some("/pod/web".into()),
+        at: LimitAt { limit: 50, hierarchy: 0, path: Some("/pod/web".into()), own: true },
         current: 50,
-        max: 50,
         count,
     })
 }
@@ -359,13 +356,16 @@ fn the_thresholds_of_some_containers() {
     assert_eq!(bench.look(&memory(99, 7)), [""; 0]);
 }
 
-/// The changes of a finding and who made them.
-fn changed(findings: &[Finding]) -> Vec<(String, String, Option<(u32, Option<ContainerKey>)>)> {
+/// The changes of findings and who made them, in short.
+fn changed(findings: &[Finding]) -> Vec<String> {
     let of = |finding: &Finding| match &finding.fact {
         Fact::LimitsChanged(changed) => {
             let change = &changed.changes[0];
-            let writer = changed.writer.as_ref().map(|writer| (writer.pid, writer.container));
-            Some((change.from.clone(), change.to.clone(), writer))
+            let by = match &changed.writer {
+                Some(writer) => format!("{} of {:?}", writer.pid, writer.container.map(|key| key.0)),
+                None => "nobody".to_owned(),
+            };
+            Some(format!("{} -> {} by {by}", change.from, change.to))
         }
         _ => None,
     };
@@ -391,23 +391,23 @@ fn a_changed_limit_and_who_changed_it() {
     bench.now_ns += SECOND_NS;
     // The same value again, and another file.
     let writes = vec![write(&bench, Some(7), "memory.max")];
-    assert_eq!(changed(&bench.round(&limit(4096), writes, true)), []);
+    assert_eq!(changed(&bench.round(&limit(4096), writes, true)), [""; 0]);
     let mut world = world();
     let process = crate::limits::testing::process(ProcessKey { pid: 9, start_ticks: 1 }, Some(WEB));
     world.insert_process(process);
     bench.world = world;
     let writes = vec![write(&bench, Some(8), "memory.high"), write(&bench, Some(9), "memory.max")];
     let found = bench.round(&limit(8192), writes, true);
-    assert_eq!(changed(&found), [("4096".into(), "8192".into(), Some((9, Some(WEB))))]);
+    assert_eq!(changed(&found), ["4096 -> 8192 by 9 of Some(1)"]);
     assert!(found[0].subject.is_some());
     // A writer that has ended meanwhile.
     bench.world.remove_process(ProcessKey { pid: 9, start_ticks: 1 });
     let writes = vec![write(&bench, Some(9), "memory.max")];
     let found = bench.round(&limit(4096), writes, true);
-    assert_eq!(changed(&found), [("8192".into(), "4096".into(), Some((9, Some(WEB))))]);
+    assert_eq!(changed(&found), ["8192 -> 4096 by 9 of Some(1)"]);
     // Nobody was seen: a minute later, the writes before are none of it.
     assert_eq!(bench.tick(60 * SECOND_NS), [""; 0]);
-    assert_eq!(changed(&bench.round(&limit(0), Vec::new(), true)), [("4096".into(), "0".into(), None)]);
+    assert_eq!(changed(&bench.round(&limit(0), Vec::new(), true)), ["4096 -> 0 by nobody"]);
 }
 
 #[test]
@@ -416,15 +416,15 @@ fn what_the_runtime_sets_before_the_first_program_is_no_change() {
     bench.world = world();
     bench.now_ns = SECOND_NS / 2;
     // Read before the container's first program, though told afterwards.
-    assert_eq!(changed(&bench.round(&limit(0), Vec::new(), true)), []);
+    assert_eq!(changed(&bench.round(&limit(0), Vec::new(), true)), [""; 0]);
     bench.now_ns = 2 * SECOND_NS;
-    assert_eq!(changed(&bench.round(&limit(4096), Vec::new(), true)), []);
+    assert_eq!(changed(&bench.round(&limit(4096), Vec::new(), true)), [""; 0]);
     bench.now_ns = 3 * SECOND_NS;
     assert_eq!(changed(&bench.round(&limit(8192), Vec::new(), true)).len(), 1);
     let mut off = Bench::new("{changes: false}");
     off.round(&limit(4096), Vec::new(), true);
     off.now_ns += SECOND_NS;
-    assert_eq!(changed(&off.round(&limit(8192), Vec::new(), true)), []);
+    assert_eq!(changed(&off.round(&limit(8192), Vec::new(), true)), [""; 0]);
 }
 
 #[test]
