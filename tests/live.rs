@@ -32,6 +32,8 @@ mod inventory;
 mod late;
 #[path = "live/lifecycle.rs"]
 mod lifecycle;
+#[path = "live/limits.rs"]
+mod limits;
 #[path = "live/limits_events.rs"]
 mod limits_events;
 #[path = "live/nested.rs"]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 /// `SLACK_PAGES` of the kernel side, in bytes.
 const SLACK: u64 = 72 * 4096;
 
@@ -38,7 +38,7 @@ fn knows_victims(agent: &Agent) -> bool {
 }
 
 /// Where a cgroup lies in the hierarchy that a controller is in, and that hierarchy's number.
-fn controlled(controller: &str, path: &str) -> (PathBuf, u64) {
+pub fn controlled(controller: &str, path: &str) -> (PathBuf, u64) {
     let table = fs::read_to_string("/proc/self/cgroup").expect("own cgroups");
     let v1 = table.lines().find_map(|line| {
         let (number, rest) = line.split_once(':')?;
@@ -49,7 +49,7 @@ fn controlled(controller: &str, path: &str) -> (PathBuf, u64) {
     (mount.join(path.trim_start_matches('/')), v1.unwrap_or(0))
 }
 
-fn set_memory_limit(dir: &Path, bytes: u64) {
+pub fn set_memory_limit(dir: &Path, bytes: u64) {
     let file = if dir.join("memory.max").exists() { "memory.max" } else { "memory.limit_in_bytes" };
     fs::write(dir.join(file), bytes.to_string()).unwrap_or_else(|e| panic!("{file}: {e}"));
 }

@@ -1,7 +1,10 @@
 //! Processes on the host that the tests start as targets, and reading what /proc says of a process.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// The ten names of /proc/PID/ns.
@@ -144,4 +147,17 @@ pub fn reap(pid: u32) {
         // SAFETY: a pid and a local.
         unsafe { libc::waitpid(pid as libc::pid_t, &mut status, libc::WNOHANG) != 0 }
     });
+}
+
+/// Whether the files of a directory lie in memory alone: tmpfs, ramfs (statfs(2)).
+pub fn is_in_memory(dir: &Path) -> bool {
+    let path = CString::new(dir.as_os_str().as_bytes()).expect("a path");
+    let mut about = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: a path that ends with a zero, and room for the answer; all zeros is a valid one.
+    let about = unsafe {
+        assert_eq!(libc::statfs(path.as_ptr(), about.as_mut_ptr()), 0, "statfs {}", dir.display());
+        about.assume_init()
+    };
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    [libc::TMPFS_MAGIC, RAMFS_MAGIC].contains(&about.f_type)
 }

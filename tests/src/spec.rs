@@ -38,6 +38,7 @@ pub struct Spec {
     seccomp: Option<Value>,
     memory: Option<u64>,
     pids: Option<u64>,
+    cpu_quota_us: Option<u64>,
     /// In which cgroup its own is.
     parent: String,
     pub(crate) private_root: bool,
@@ -59,6 +60,7 @@ impl Spec {
             seccomp: None,
             memory: None,
             pids: None,
+            cpu_quota_us: None,
             parent: cgroup::home(),
             private_root: false,
             host_pid: false,
@@ -130,6 +132,12 @@ impl Spec {
     /// At most so many bytes of memory.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
+        self
+    }
+
+    /// At most so much CPU time in each 100 ms.
+    pub fn cpu_quota_us(mut self, quota: u64) -> Self {
+        self.cpu_quota_us = Some(quota);
         self
     }
 
@@ -211,6 +219,9 @@ impl Spec {
         }
         if let Some(bytes) = self.memory {
             config["linux"]["resources"]["memory"] = json!({ "limit": bytes });
+        }
+        if let Some(quota) = self.cpu_quota_us {
+            config["linux"]["resources"]["cpu"] = json!({ "quota": quota, "period": 100_000 });
         }
         if let Some(tasks) = self.pids {
             config["linux"]["resources"]["pids"] = json!({ "limit": tasks });

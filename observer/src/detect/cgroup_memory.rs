@@ -2,7 +2,7 @@
 
 use super::{
     Definition, Detector, Draft, called,
-    limits::{ending, strain_evidence, where_at},
+    limits::{ending, strain_evidence, the_limit},
 };
 use crate::{
     enrich::{Fact, Finding, World},
@@ -36,34 +36,32 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
         Some(key) => called(world, Some(key)),
         None => format!("container {}", strain.container.called()),
     };
-    let at = where_at(strain.at.as_ref(), bytes);
+    let limit = the_limit("memory", strain.at.as_ref(), bytes);
     let usage = bytes(strain.usage.unwrap_or(0));
     let (severity, message) = match (strain.kind, &strain.ended) {
         (StrainKind::MemoryAtLimit, None) => (
             Severity::Warning,
-            format!("{container} is at the memory limit{at}, using {usage}: the kernel has to reclaim"),
+            format!("{container} is at {limit}, using {usage}: the kernel has to reclaim"),
         ),
         (StrainKind::MemoryFailing, None) => (
             Severity::Critical,
             format!(
-                "{container} has no memory left below the limit{at}, using {usage}, and nothing is killed: allocations fail or wait"
+                "{container} has no memory left below {limit}, using {usage}, and nothing is killed: allocations fail or wait"
             ),
         ),
         (StrainKind::MemoryNear, None) => (
             Severity::Warning,
-            format!("{container} uses {usage}, {} % of the memory limit{at}", strain.percent.unwrap_or(0)),
+            format!("{container} uses {usage}, {} % of {limit}", strain.percent.unwrap_or(0)),
         ),
-        (StrainKind::MemoryAtLimit, Some(ended)) => (
-            Severity::Warning,
-            format!("{container} is no longer at the memory limit{at}, {}", ending(ended)),
-        ),
-        (StrainKind::MemoryFailing, Some(ended)) => {
-            (Severity::Critical, format!("{container} gets memory again{at}, {}", ending(ended)))
+        (StrainKind::MemoryAtLimit, Some(ended)) => {
+            (Severity::Warning, format!("{container} is no longer at {limit}, {}", ending(ended)))
         }
-        (StrainKind::MemoryNear, Some(ended)) => (
-            Severity::Warning,
-            format!("{container} is no longer near the memory limit{at}, {}", ending(ended)),
-        ),
+        (StrainKind::MemoryFailing, Some(ended)) => {
+            (Severity::Critical, format!("{container} gets memory again below {limit}, {}", ending(ended)))
+        }
+        (StrainKind::MemoryNear, Some(ended)) => {
+            (Severity::Warning, format!("{container} is no longer near {limit}, {}", ending(ended)))
+        }
         _ => return None,
     };
     Some(Draft {
@@ -93,32 +91,32 @@ mod tests {
                 StrainKind::MemoryAtLimit,
                 None,
                 Severity::Warning,
-                "container web is at the memory limit of 32MiB (cgroup /docker/web), using 31MiB: the kernel has to reclaim",
+                "container web is at its memory limit of 32MiB, using 31MiB: the kernel has to reclaim",
             ),
             (
                 StrainKind::MemoryFailing,
                 None,
                 Severity::Critical,
-                "container web has no memory left below the limit of 32MiB (cgroup /docker/web), using 31MiB, and nothing \
+                "container web has no memory left below its memory limit of 32MiB, using 31MiB, and nothing \
                  is killed: allocations fail or wait",
             ),
             (
                 StrainKind::MemoryNear,
                 None,
                 Severity::Warning,
-                "container web uses 31MiB, 97 % of the memory limit of 32MiB (cgroup /docker/web)",
+                "container web uses 31MiB, 97 % of its memory limit of 32MiB",
             ),
             (
                 StrainKind::MemoryAtLimit,
                 Some(Ended { lasted_ns: 12_345_000_000, gone: false }),
                 Severity::Warning,
-                "container web is no longer at the memory limit of 32MiB (cgroup /docker/web), after 12s",
+                "container web is no longer at its memory limit of 32MiB, after 12s",
             ),
             (
                 StrainKind::MemoryNear,
                 Some(Ended { lasted_ns: 90_000_000_000, gone: true }),
                 Severity::Warning,
-                "container web is no longer near the memory limit of 32MiB (cgroup /docker/web), after 90s: it has ended",
+                "container web is no longer near its memory limit of 32MiB, after 90s: it has ended",
             ),
         ] {
             let mut strain = strain(kind, 32 << 20, 31 << 20);

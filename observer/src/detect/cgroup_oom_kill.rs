@@ -2,7 +2,7 @@
 
 use super::{
     Definition, Detector, Draft, called,
-    limits::{limit_evidence, where_at},
+    limits::{limit_evidence, the_limit},
 };
 use crate::{
     enrich::{Fact, Finding, World},
@@ -31,10 +31,8 @@ static DEFINITION: Definition = Definition {
 fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
     let Fact::OomKill(kill) = &finding.fact else { return None };
     let container = called(world, finding.container);
-    let at = where_at(kill.at.as_ref(), bytes);
     let reason = match kill.scope {
-        OomScope::Cgroup if at.is_empty() => " for want of memory below its limit".to_owned(),
-        OomScope::Cgroup => format!(" at the memory limit{at}"),
+        OomScope::Cgroup => format!(" at {}", the_limit("memory", kill.at.as_ref(), bytes)),
         OomScope::Host => ": the host is out of memory".to_owned(),
         OomScope::Unknown => " for want of memory".to_owned(),
     };
@@ -133,10 +131,7 @@ mod tests {
     fn what_ran_out_is_told() {
         let whom = "the kernel killed hog (pid 100, 31MiB resident) of container web";
         let draft_of = |scope| draft(kill(scope));
-        assert_eq!(
-            draft_of(OomScope::Cgroup).message,
-            format!("{whom} at the memory limit of 32MiB (cgroup /docker/web)")
-        );
+        assert_eq!(draft_of(OomScope::Cgroup).message, format!("{whom} at its memory limit of 32MiB"));
         let above = LimitAt { limit: 64 << 20, hierarchy: 0, path: Some("/pod".into()), own: false };
         let nested = draft(OomKill { at: Some(above), ..kill(OomScope::Cgroup) });
         assert_eq!(nested.message, format!("{whom} at the memory limit of 64MiB of cgroup /pod above it"));

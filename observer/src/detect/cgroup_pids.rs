@@ -2,7 +2,7 @@
 
 use super::{
     Definition, Detector, Draft, called,
-    limits::{ending, strain_evidence, where_at},
+    limits::{ending, strain_evidence, the_limit},
 };
 use crate::{
     enrich::{Fact, Finding, World},
@@ -34,18 +34,18 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
         Some(key) => called(world, Some(key)),
         None => format!("container {}", strain.container.called()),
     };
-    let at = where_at(strain.at.as_ref(), |limit| limit.to_string());
+    let limit = the_limit("pids", strain.at.as_ref(), |limit| limit.to_string());
     let message = match (strain.kind, &strain.ended) {
         (StrainKind::PidsAtLimit, None) => {
             let who = match &finding.subject {
                 Some(subject) => format!(": {} (pid {}) may not fork", subject.comm, subject.pid),
                 None => ": forks are refused".into(),
             };
-            format!("{container} is at the pids limit{at}{who}")
+            format!("{container} is at {limit}{who}")
         }
         (StrainKind::PidsAtLimit, Some(ended)) => {
             let hits = strain.hits.map_or_else(String::new, |hits| format!("; {hits} forks were refused"));
-            format!("{container} is no longer at the pids limit{at}, {}{hits}", ending(ended))
+            format!("{container} is no longer at {limit}, {}{hits}", ending(ended))
         }
         (StrainKind::PidsGrowth, None) => format!(
             "{container} gains {} tasks a second and has {} now",
@@ -83,10 +83,7 @@ mod tests {
         let mut finding = strained(strain.clone());
         finding.subject = refused(observer_common::Kind::Setns).subject;
         let draft = on_finding(&finding, &world).expect("an alert");
-        assert_eq!(
-            draft.message,
-            "container web is at the pids limit of 50 (cgroup /docker/web): sh (pid 100) may not fork"
-        );
+        assert_eq!(draft.message, "container web is at its pids limit of 50: sh (pid 100) may not fork");
         let limit = draft.evidence.limit.expect("a limit");
         assert_eq!((limit.tasks, limit.bytes, draft.evidence.tasks), (Some(50), None, Some(50)));
         strain.ended = Some(Ended { lasted_ns: 20_000_000_000, gone: false });
@@ -94,7 +91,7 @@ mod tests {
         let draft = on_finding(&strained(strain), &world).expect("an alert");
         assert_eq!(
             draft.message,
-            "container web is no longer at the pids limit of 50 (cgroup /docker/web), after 20s; 12345 forks were refused"
+            "container web is no longer at its pids limit of 50, after 20s; 12345 forks were refused"
         );
     }
 

@@ -5,14 +5,15 @@ use crate::{
     model::{Evidence, LimitEvidence},
 };
 
-/// ` of 32MiB (cgroup /docker/web)`; of a limit above the container ` of 32MiB of cgroup /pod above it`. Empty if it is not known.
-pub fn where_at(at: Option<&LimitAt>, say: impl Fn(u64) -> String) -> String {
-    let Some(at) = at else { return String::new() };
+/// `its memory limit of 32MiB`; of a limit above the container `the memory limit of 32MiB of cgroup /pod above it`.
+pub fn the_limit(of: &str, at: Option<&LimitAt>, say: impl Fn(u64) -> String) -> String {
+    let Some(at) = at else { return format!("its {of} limit") };
+    let limit = say(at.limit);
     match (&at.path, at.own) {
-        (Some(path), true) => format!(" of {} (cgroup {path})", say(at.limit)),
-        (Some(path), false) => format!(" of {} of cgroup {path} above it", say(at.limit)),
-        (None, true) => format!(" of {}", say(at.limit)),
-        (None, false) => format!(" of {} of a cgroup above it", say(at.limit)),
+        // Where that stands is known to whoever knows the container, and in the evidence.
+        (_, true) => format!("its {of} limit of {limit}"),
+        (Some(path), false) => format!("the {of} limit of {limit} of cgroup {path} above it"),
+        (None, false) => format!("the {of} limit of {limit} of a cgroup above it"),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     COMM, Colours, Container, MESSAGE, NAME, PATH, Untrusted, ancestor_name, command, lineage, path,
     process_name, short_time,
 };
-use crate::model::{Alert, AlertState, Attribution, NamespaceView, ProcessRef};
+use crate::model::{Alert, AlertState, Attribution, Evidence, NamespaceView, ProcessRef, bytes};
 
 /// What happened, then who did it, which namespaces it is about, and what the rule saw; each line only if there is
 /// something to say. Ends with a line end.
@@ -106,6 +106,7 @@ fn evidence(alert: &Alert) -> String {
     if let Some(mover) = &evidence.mover {
         parts.push(format!("moved by {}", ancestor_name(mover)));
     }
+    parts.extend(resources(evidence));
     if !evidence.lost.is_empty() {
         let lost: Vec<String> = evidence
             .lost
@@ -127,4 +128,57 @@ fn evidence(alert: &Alert) -> String {
         parts.push(format!("{} events lost before", alert.events_lost_before));
     }
     parts.join("; ")
+}
+
+/// What a rule about limits saw, as far as the message has not said it.
+fn resources(evidence: &Evidence) -> Vec<String> {
+    let mut parts = Vec::new();
+    // The message has the limit itself.
+    if let Some(cgroup) = evidence.limit.as_ref().and_then(|limit| limit.cgroup_path.as_deref()) {
+        parts.push(format!("limit of cgroup {}", path(cgroup)));
+    }
+    if let Some(usage) = evidence.usage_bytes {
+        parts.push(format!("usage {}", bytes(usage)));
+    }
+    if let Some(tasks) = evidence.tasks {
+        parts.push(format!("{tasks} tasks"));
+    }
+    if let Some(hits) = evidence.hits {
+        parts.push(format!("met {hits} times"));
+    }
+    if let (Some(quota), Some(period)) = (evidence.quota_us, evidence.period_us) {
+        parts.push(format!("quota {quota} us of {period} us"));
+    }
+    if let Some(victim) = &evidence.victim {
+        let memory: Vec<String> = [
+            ("anonymous", victim.anon_bytes),
+            ("of files", victim.file_bytes),
+            ("shared", victim.shmem_bytes),
+            ("swapped", victim.swap_bytes),
+        ]
+        .into_iter()
+        .filter_map(|(kind, held)| Some(format!("{} {kind}", bytes(held.filter(|held| *held > 0)?))))
+        .collect();
+        if !memory.is_empty() {
+            parts.push(format!("victim held {}", memory.join(", ")));
+        }
+    }
+    if !evidence.others.is_empty() {
+        let mut others: Vec<String> = evidence.others.iter().map(ancestor_name).collect();
+        others.extend(evidence.others_more.map(|more| format!("{more} more")));
+        parts.push(format!("also there: {}", others.join(", ")));
+    }
+    // The message has the first.
+    for change in evidence.changes.iter().skip(1) {
+        parts.push(format!(
+            "{} from {} to {}",
+            Untrusted(&change.file, NAME),
+            Untrusted(&change.from, NAME),
+            Untrusted(&change.to, NAME)
+        ));
+    }
+    if let Some(change) = evidence.changes.first() {
+        parts.push(format!("cgroup {}", path(&change.cgroup_path)));
+    }
+    parts
 }

@@ -25,6 +25,47 @@ pub(crate) fn hog(mib: u64, seconds: u64) -> Result<String, Errno> {
     std::process::exit(0)
 }
 
+/// Fills MIB again and again with memory that the kernel may take back (MADV_FREE), for a while: at a limit below that, it has
+/// to, and nobody is killed.
+pub(crate) fn reclaim(mib: u64, seconds: u64) -> Result<String, Errno> {
+    let length = (mib.min(MOST_MIB) << 20) as usize;
+    // SAFETY: a new mapping that nobody else knows.
+    let memory = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if memory == libc::MAP_FAILED {
+        return Err(Errno::last("mmap"));
+    }
+    let end = std::time::Instant::now() + Duration::from_secs(seconds);
+    while std::time::Instant::now() < end {
+        for megabyte in 0..length >> 20 {
+            // SAFETY: a part of the mapping above, in whole pages.
+            unsafe {
+                let part = memory.cast::<u8>().add(megabyte << 20);
+                std::ptr::write_bytes(part, 1, 1 << 20);
+                check(libc::madvise(part.cast(), 1 << 20, libc::MADV_FREE).into(), "madvise")?;
+            }
+        }
+    }
+    Ok(String::new())
+}
+
+/// Uses all the CPU time that it gets, for a while.
+pub(crate) fn spin(seconds: u64) -> Result<String, Errno> {
+    let end = std::time::Instant::now() + Duration::from_secs(seconds);
+    while std::time::Instant::now() < end {
+        std::hint::spin_loop();
+    }
+    Ok(String::new())
+}
+
 /// Forks until no more may be, then asks `tries` times more by CALL, and once more after a pause. The children do nothing, and end
 /// with this. Prints how many forks were refused.
 pub(crate) fn bomb(call: &str, tries: u64) -> Result<String, Errno> {

@@ -46,6 +46,8 @@ const USAGE: &str = "observer-attacks ATTACK [ARGUMENTS]
   as-pid        PID CMD...                 clone3 with set_tid: that very pid again
   quick                                    one unshare(CLONE_NEWUTS), then gone
   hog           MIB SECONDS                takes memory, and keeps it for a while
+  reclaim       MIB SECONDS                fills memory that the kernel may take back
+  spin          SECONDS                    uses all CPU time that it gets
   bomb          CALL N                     forks until refused, then is refused N + 1 times more by CALL: clone, clone3,
                                            fork, vfork or clone32
   nproc         UID                        a fork that RLIMIT_NPROC refuses to that user
@@ -107,6 +109,8 @@ fn run(args: &[&str]) -> Result<String, Errno> {
         ["clone-into-cgroup", dir, cmd @ ..] if !cmd.is_empty() => cgroup::clone_into(dir, cmd),
         ["as-pid", pid, cmd @ ..] if !cmd.is_empty() => cgroup::as_pid(number(pid), cmd),
         ["hog", mib, seconds] => limits::hog(number(mib), number(seconds)),
+        ["reclaim", mib, seconds] => limits::reclaim(number(mib), number(seconds)),
+        ["spin", seconds] => limits::spin(number(seconds)),
         ["bomb", call, n] => limits::bomb(call, number(n)),
         ["nproc", user] => limits::nproc(number(user)),
         ["quick"] => namespaces::unshare("uts", &[]),
