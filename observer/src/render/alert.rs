@@ -144,7 +144,7 @@ fn resources(evidence: &Evidence) -> Vec<String> {
         parts.push(format!("{tasks} tasks"));
     }
     if let Some(hits) = evidence.hits {
-        parts.push(format!("met {hits} times"));
+        parts.push(if hits == 1 { "met once".to_owned() } else { format!("met {hits} times") });
     }
     if let (Some(quota), Some(period)) = (evidence.quota_us, evidence.period_us) {
         parts.push(format!("quota {quota} us of {period} us"));
