@@ -267,6 +267,9 @@ impl Output for Agent {
         for (rule, count) in &status.folded {
             self.metrics.alerts_folded(rule, *count);
         }
+        if let Some(watch) = &status.resources {
+            self.metrics.resource_watch(watch);
+        }
         self.metrics.ring_used_bytes(Ring::Events, status.ring_used[0]);
         self.metrics.ring_used_bytes(Ring::Priority, status.ring_used[1]);
     }

@@ -14,7 +14,7 @@ use super::{
     capabilities::{CapabilityAudit, ContainerChecks},
     core::{Core, Displaced, Tick},
     record::{RecordError, Recorder, RecordingHost},
-    resources::Resources,
+    resources::{Resources, WatchStatus},
 };
 use crate::{
     config,
@@ -67,6 +67,8 @@ pub trait Output {
 pub struct Status<'a> {
     pub tick: &'a Tick,
     pub folded: std::collections::BTreeMap<&'static str, u64>,
+    /// Absent where resources are not read.
+    pub resources: Option<WatchStatus>,
     /// Bytes of the ordinary and of the priority ring read in one go, the most since the last time.
     pub ring_used: [u64; 2],
 }
@@ -333,7 +335,12 @@ impl Live {
         if std::mem::take(&mut self.sampled) {
             output.resources(&self.core.resources());
         }
-        output.status(&Status { tick: &tick, folded: self.core.take_folded(), ring_used });
+        output.status(&Status {
+            tick: &tick,
+            folded: self.core.take_folded(),
+            resources: self.resources.as_ref().map(Resources::status),
+            ring_used,
+        });
         Ok(())
     }
 

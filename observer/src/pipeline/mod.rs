@@ -14,3 +14,4 @@ pub use capabilities::ContainerChecks;
 pub use core::{Core, Displaced, Tick};
 pub use live::{Live, LiveError, LiveOptions, Output, Status, StopSignal};
 pub use record::{RecordError, Recorder, Replay};
+pub use resources::WatchStatus;

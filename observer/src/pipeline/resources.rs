@@ -8,10 +8,18 @@ use crate::{
     host::Hierarchy,
     limits::{
         Round, Target, WatchOptions,
-        watch::{WatchError, Watcher},
+        watch::{Counts, WatchError, Watcher},
     },
     model::Container,
 };
+
+/// What the watcher says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WatchStatus {
+    pub counts: Counts,
+    /// Who writes to limits is known.
+    pub sees_writers: bool,
+}
 
 #[derive(Debug)]
 pub struct Resources {
@@ -46,6 +54,10 @@ impl Resources {
         }
         self.told = Some(world.version);
         self.watcher.watch(world.containers.values().filter_map(target).collect());
+    }
+
+    pub fn status(&self) -> WatchStatus {
+        WatchStatus { counts: self.watcher.counts(), sees_writers: self.watcher.sees_writers() }
     }
 
     pub fn take(&self) -> Option<Round> {

@@ -25,7 +25,9 @@ use self::containers::Latest;
 use super::process;
 use crate::{
     detect::DEFINITIONS,
+    limits::watch::Counts,
     model::{Runtime, Severity, resources::Resources},
+    pipeline::WatchStatus,
 };
 
 /// A row of the table.
@@ -125,6 +127,10 @@ families! {
         "Alerts and events that a sink's full queue turned away; for the socket, once for each subscriber.";
     container_series_dropped: IntGauge = "observer_container_series_dropped", [],
         "Living containers that have no series in the families observer_container_*, because there are more than metrics.max_containers, or because an older one has the same id.";
+    limit_writers_known: IntGauge = "observer_limit_writers_known", [],
+        "1 if the kernel tells who writes to containers' limits (fanotify), 0 if only that somebody did, or nothing.";
+    watch_missed: IntCounterVec = "observer_resource_watch_missed_total", ["what"],
+        "What the watcher of containers' resources did not hear or hand over: overflow (the kernel's queue of changed files was full, so all containers were read), write and sample (the pipeline did not take it in time), directory (one that could not be listened to).";
     feature_enabled: IntGaugeVec = "observer_feature_enabled", ["feature", "tier"],
         "1 if this tier serves the feature, 0 if a better one does or this kernel refuses it; all 0 means that the feature is off.";
     ready: IntGauge = "observer_ready", [],
@@ -145,6 +151,15 @@ families! {
         "Start of the agent, in seconds of Unix time.";
     threads: IntGauge = "process_threads", [],
         "Threads of the agent.";
+}
+
+fn missed(counts: &Counts) -> [(&'static str, u64); 4] {
+    [
+        ("overflow", counts.overflows),
+        ("write", counts.writes_dropped),
+        ("sample", counts.samples_dropped),
+        ("directory", counts.unheard),
+    ]
 }
 
 /// Every family there is.
@@ -240,6 +255,9 @@ impl Metrics {
             families.ring_bytes.with_label_values(&[ring.name()]);
             families.ring_used_bytes.with_label_values(&[ring.name()]);
         }
+        for (what, _) in missed(&Counts::default()) {
+            families.watch_missed.with_label_values(&[what]);
+        }
         let commit = env!("OBSERVER_GIT_COMMIT");
         families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), commit]).set(1);
         let events = ALL_KINDS.map(|kind| (kind.name(), families.events.with_label_values(&[kind.name()])));
@@ -272,6 +290,16 @@ impl Metrics {
     /// last one changes nothing: the counter never falls.
     pub fn lost(&self, reason: &str, total: u64) {
         if let Some((_, counter)) = self.inner.lost.iter().find(|(name, _)| *name == reason) {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+    }
+
+    /// The watcher of resources, as it says of itself.
+    pub fn resource_watch(&self, status: &WatchStatus) {
+        let families = &self.inner.families;
+        families.limit_writers_known.set(status.sees_writers.into());
+        for (what, total) in missed(&status.counts) {
+            let counter = families.watch_missed.with_label_values(&[what]);
             counter.inc_by(total.saturating_sub(counter.get()));
         }
     }
