@@ -215,7 +215,7 @@ fn without_privilege(test: impl FnOnce() + Send + 'static) {
 }
 
 /// A write to a container's limit, and one to a limit above it.
-fn writes_are_told(name: &str, kernel_tells_writers: impl Fn(&Watcher) -> bool) {
+fn writes_are_told(name: &str, knows_writers: impl Fn(&Watcher) -> bool) {
     let Some(cgroups) = Cgroups::new(name) else { return };
     cgroups.make("c");
     let watcher = cgroups.start(NEVER);
@@ -226,7 +226,7 @@ fn writes_are_told(name: &str, kernel_tells_writers: impl Fn(&Watcher) -> bool) 
     assert_eq!(read.resources.pids.as_ref().expect("pids").max, None);
     assert!(watcher.take().is_none());
 
-    let knows = kernel_tells_writers(&watcher);
+    let knows = knows_writers(&watcher);
     let pids_max = cgroups.dir("pids", "c").join("pids.max");
     let pid = write_as_another(&pids_max, "77");
     // Not a limit: nobody is told.
@@ -260,7 +260,14 @@ fn writes_are_told(name: &str, kernel_tells_writers: impl Fn(&Watcher) -> bool) 
 #[test]
 fn writes_are_told_with_what_they_did() {
     let _alone = alone();
-    writes_are_told("writes", Watcher::sees_writers);
+    writes_are_told("writes", |watcher| {
+        // What fanotify needs: kernfs has an id since Linux 6.6.
+        let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let mount = if unified { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/memory" };
+        let id = rustix::fs::statvfs(mount).expect("a cgroup hierarchy").f_fsid;
+        assert_eq!(watcher.sees_writers(), id != 0);
+        id != 0
+    });
 }
 
 #[test]

@@ -171,8 +171,8 @@ impl Worker {
             }
             let poll = next_poll <= now;
             if poll {
-                // After a pause (a suspended machine) there is one poll, not all that were missed.
-                next_poll = (next_poll + every).max(now);
+                // After a pause there is one poll, not all that were missed.
+                next_poll = if next_poll + every > now { next_poll + every } else { now + every };
                 self.reader.new_round();
             }
             self.read(now, poll);
