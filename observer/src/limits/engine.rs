@@ -53,8 +53,7 @@ struct State {
     told: BTreeMap<StrainKind, Strain>,
     window: Option<window::Window>,
     last_window: window::Measured,
-    /// Kernel time of the last refused fork.
-    refused_ns: Option<u64>,
+    refusals: pids::Refusals,
     /// Kills that the kernel's events told of, and the counter's value at the first look less those before it.
     killed: u64,
     kills_base: Option<u64>,
@@ -73,11 +72,17 @@ impl State {
             told: BTreeMap::new(),
             window: None,
             last_window: window::Measured::default(),
-            refused_ns: None,
+            refusals: pids::Refusals::default(),
             killed: 0,
             kills_base: None,
             kills_ahead: 0,
         }
+    }
+}
+
+impl State {
+    fn is_firing(&self, kind: StrainKind) -> bool {
+        self.conditions[kind as usize].is_firing()
     }
 }
 
@@ -140,16 +145,14 @@ impl Engine {
             }
         }
         for (key, state) in &mut self.states {
-            let Some(refused_ns) = state.refused_ns else { continue };
-            let resolve_ns = world
-                .container(Some(*key))
-                .map_or(0, |container| self.config.of(container).resolve_seconds.saturating_mul(SECOND_NS));
-            let condition = &mut state.conditions[StrainKind::PidsAtLimit as usize];
+            let Some(refused_ns) = state.refusals.last_ns else { continue };
+            let resolve = world.container(Some(*key)).map_or(0, |it| self.config.of(it).resolve_seconds);
+            // The counter may be a poll late.
+            let resolve_ns = resolve.max(self.config.poll_seconds + 1).saturating_mul(SECOND_NS);
             if now_ns.saturating_sub(refused_ns) >= resolve_ns {
-                let step = condition.end(refused_ns);
-                state.refused_ns = None;
-                let found = ended(state, StrainKind::PidsAtLimit, step, false, now_ns, Some(*key));
-                self.findings.extend(found);
+                let step = state.conditions[StrainKind::PidsAtLimit as usize].end(refused_ns);
+                state.refusals.last_ns = None;
+                self.findings.extend(ended(state, StrainKind::PidsAtLimit, step, false, now_ns, Some(*key)));
             }
         }
         let old = now_ns.saturating_sub(WRITE_NS);
@@ -174,7 +177,7 @@ impl Engine {
             return;
         }
         let Some(state) = self.state(Some(key), world) else { return };
-        state.refused_ns = Some(state.refused_ns.unwrap_or(0).max(finding.time_ns));
+        state.refusals.told(finding.time_ns, refused.count, state.is_firing(StrainKind::PidsAtLimit));
         let strain = Strain {
             at: Some(refused.at.clone()),
             usage: Some(refused.current),
@@ -292,8 +295,8 @@ fn apply(
             Some(finding(now_ns, Some(key), strain))
         }
         Step::Nothing => {
+            // For its end: how often in all. (Of refused forks two count, see `Refusals`.)
             if bad && let Some(told) = state.told.get_mut(&kind) {
-                // For its end: how often in all.
                 told.hits =
                     told.hits.zip(strain.hits).map(|(sum, more)| sum.saturating_add(more)).or(told.hits);
             }
@@ -313,7 +316,10 @@ fn ended(
     key: Option<ContainerKey>,
 ) -> Option<Finding> {
     let Step::Ended(lasted_ns) = step else { return None };
-    let told = state.told.remove(&kind)?;
+    let mut told = state.told.remove(&kind)?;
+    if kind == StrainKind::PidsAtLimit {
+        told.hits = Some(state.refusals.in_all());
+    }
     let strain = Strain { ended: Some(Ended { lasted_ns, gone }), container: state.name.clone(), ..told };
     Some(finding(now_ns, key, strain))
 }

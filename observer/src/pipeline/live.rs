@@ -129,6 +129,8 @@ pub struct Live {
     resources: Option<Resources>,
     /// There are samples that the metrics do not show yet.
     sampled: bool,
+    /// The tables' version that the metrics show: containers go without a sample.
+    shown: u64,
     options: LiveOptions,
     undecodable: u64,
     skipped: Skipped,
@@ -217,6 +219,7 @@ impl Live {
             recorder,
             resources,
             sampled: false,
+            shown: 0,
             options,
             undecodable: 0,
             skipped,
@@ -332,7 +335,8 @@ impl Live {
             let containers = audit.read(self.core.world());
             output.capabilities(&containers, audit.classified());
         }
-        if std::mem::take(&mut self.sampled) {
+        let version = self.core.world().version;
+        if std::mem::take(&mut self.sampled) || std::mem::replace(&mut self.shown, version) != version {
             output.resources(&self.core.resources());
         }
         output.status(&Status {

@@ -7,6 +7,53 @@ use crate::{
     limits::{LimitAt, Sample, Strain, StrainKind},
 };
 
+/// Refused forks, which two tell of: the kernel side's events, at once and with the process, and the kernel's counter, which
+/// misses none and comes with the next look.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// Kernel time of the last that is known.
+    pub(super) last_ns: Option<u64>,
+    /// Those that events told of, and by how much the counter rose, since the container was first looked at.
+    events: u64,
+    counter: u64,
+    /// How far the counter was ahead of the events at most.
+    ahead: u64,
+    /// `events` and `counter` when the condition began.
+    began: (u64, u64),
+}
+
+impl Refusals {
+    /// By an event.
+    pub(super) fn told(&mut self, now_ns: u64, count: u64, is_firing: bool) {
+        if !is_firing {
+            self.began = (self.events, self.counter);
+        }
+        self.events = self.events.saturating_add(count);
+        self.last_ns = self.last_ns.max(Some(now_ns));
+    }
+
+    /// The counter rose; true if by more than the events have told or are known not to tell.
+    fn counted(&mut self, now_ns: u64, rise: u64, is_firing: bool) -> bool {
+        let before = self.counter;
+        self.counter = self.counter.saturating_add(rise);
+        let ahead = self.counter.saturating_sub(self.events);
+        let is_news = ahead > self.ahead;
+        self.ahead = self.ahead.max(ahead);
+        if is_news {
+            if !is_firing {
+                self.began = (self.events, before);
+            }
+            self.last_ns = self.last_ns.max(Some(now_ns));
+        }
+        is_news
+    }
+
+    /// Since the condition began.
+    pub(super) fn in_all(&self) -> u64 {
+        (self.events - self.began.0).max(self.counter - self.began.1)
+    }
+}
+
 pub(super) fn pids(
     state: &mut State,
     before: Option<&Sample>,
@@ -18,13 +65,12 @@ pub(super) fn pids(
     let (key, now) = (sample.container, sample.time_ns);
     let resolve_ns = thresholds.resolve_seconds.saturating_mul(SECOND_NS);
 
-    // What the kernel side saw of the same refusals has been told; this is for what it could not see. Its end is a matter
-    // of time: see `Engine::tick`.
+    // What the kernel side saw of the same refusals has been told; this is for what it did not see. Its end is a matter of
+    // time: see `Engine::tick`.
     let counted = before.and_then(|before| before.resources.pids.as_ref()).and_then(|it| it.events_max);
     let refused = rise(counted, pids.events_max);
-    if refused > 0 && thresholds.pids.at_limit {
-        let seen = state.conditions[StrainKind::PidsAtLimit as usize].is_firing();
-        state.refused_ns = Some(state.refused_ns.unwrap_or(0).max(now));
+    let is_firing = state.is_firing(StrainKind::PidsAtLimit);
+    if thresholds.pids.at_limit && state.refusals.counted(now, refused, is_firing) {
         let above =
             pids.above.as_ref().filter(|above| above.current.is_some_and(|current| current >= above.max));
         let own =
@@ -47,13 +93,8 @@ pub(super) fn pids(
             }),
             (None, None) => None,
         };
-        let strain = Strain {
-            at,
-            usage: pids.current,
-            // Those that events counted are not counted twice.
-            hits: (!seen).then_some(refused),
-            ..blank(StrainKind::PidsAtLimit, state)
-        };
+        let strain =
+            Strain { at, usage: pids.current, hits: Some(refused), ..blank(StrainKind::PidsAtLimit, state) };
         findings.extend(apply(state, strain, true, now, 0, 0, key));
     }
 

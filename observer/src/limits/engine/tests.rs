@@ -302,6 +302,15 @@ fn refused(count: u64) -> Fact {
     })
 }
 
+/// How often the fork was refused that a `PidsAtLimit` tells of.
+fn refusals(findings: &[Finding]) -> Vec<Option<u64>> {
+    let of = |finding: &Finding| match &finding.fact {
+        Fact::Strain(strain) => strain.hits,
+        _ => None,
+    };
+    findings.iter().map(of).collect()
+}
+
 #[test]
 fn refused_forks_are_one_condition_until_none_comes_for_a_while() {
     let mut bench = Bench::new("{resolve_seconds: 10}");
@@ -309,20 +318,46 @@ fn refused_forks_are_one_condition_until_none_comes_for_a_while() {
     assert_eq!(bench.pass(refused(1)), ["PidsAtLimit /pod/web"]);
     bench.now_ns += SECOND_NS;
     assert_eq!(bench.pass(refused(5000)), [""; 0]);
-    assert_eq!(bench.look_after(SECOND_NS, &pids(50, 9000)), [""; 0]);
+    // The counter has all of these, and some that came after the last event.
+    assert_eq!(bench.look_after(SECOND_NS, &pids(50, 5007)), [""; 0]);
     assert_eq!(bench.tick(9 * SECOND_NS), [""; 0]);
-    assert_eq!(bench.tick(2 * SECOND_NS), ["PidsAtLimit ended after 2"]);
+    bench.now_ns += 2 * SECOND_NS;
+    let found = bench.engine.tick(bench.now_ns, &bench.world);
+    assert_eq!(found.iter().map(short).collect::<Vec<_>>(), ["PidsAtLimit ended after 2"]);
+    assert_eq!(refusals(&found), [Some(5007)]);
     assert_eq!(bench.tick(20 * SECOND_NS), [""; 0]);
     let mut off = Bench::new("{pids: {at_limit: false}}");
     assert_eq!(off.pass(refused(1)), [""; 0]);
+    off.look(&pids(3, 0));
+    assert_eq!(off.look(&pids(50, 9)), [""; 0]);
+}
+
+/// What the counter says afterwards of what events have told is no news, and no new condition.
+#[test]
+fn a_counter_that_comes_late_begins_nothing() {
+    let mut bench = Bench::new("{poll_seconds: 5, resolve_seconds: 0}");
+    bench.look(&pids(3, 0));
+    bench.pass(refused(10));
+    // A poll and a second, though it may end at once.
+    assert_eq!(bench.tick(5 * SECOND_NS), [""; 0]);
+    assert_eq!(bench.tick(SECOND_NS), ["PidsAtLimit ended after 0"]);
+    assert_eq!(bench.look(&pids(3, 10)), [""; 0]);
+    assert_eq!(bench.look(&pids(3, 10)), [""; 0]);
+    // The counter first, and the event for the same refusals after it.
+    assert_eq!(bench.look(&pids(50, 13)), ["PidsAtLimit /pod/web"]);
+    assert_eq!(bench.pass(refused(3)), [""; 0]);
+    bench.now_ns += 7 * SECOND_NS;
+    let found = bench.engine.tick(bench.now_ns, &bench.world);
+    assert_eq!(refusals(&found), [Some(3)]);
 }
 
 #[test]
-fn refused_forks_are_seen_by_the_counter_as_well() {
-    let mut bench = Bench::new("{resolve_seconds: 1}");
+fn refused_forks_are_seen_by_the_counter_alone() {
+    let mut bench = Bench::new("{poll_seconds: 1, resolve_seconds: 1}");
     assert_eq!(bench.look(&pids(50, 3)), [""; 0]);
     assert_eq!(bench.look(&pids(50, 3)), [""; 0]);
     assert_eq!(bench.look(&pids(50, 4)), ["PidsAtLimit /pod/web"]);
+    assert_eq!(bench.tick(SECOND_NS), [""; 0]);
     assert_eq!(bench.tick(SECOND_NS), ["PidsAtLimit ended after 0"]);
 }
 
