@@ -69,6 +69,8 @@ pub mod ability {
     pub const TWICE_ON_FUNCTIONS: u64 = 1 << 15;
     /// A task's own credentials, whatever it has put on for a while.
     pub const OWN_CREDENTIALS: u64 = 1 << 16;
+    /// The path of a task's root, from dentry to dentry and from mount to mount.
+    pub const ROOT_PATH: u64 = 1 << 17;
 }
 
 offsets! {
@@ -145,6 +147,16 @@ offsets! {
         sb_dev = "super_block.s_dev";
         dentry_inode = "dentry.d_inode";
         inode_ino = "inode.i_ino";
+    }
+    ROOT_PATH {
+        /// The root of a mount, as seen from the `mount` itself.
+        mount_root = "mount.mnt" "vfsmount.mnt_root";
+        /// The mount that it hangs in: the topmost is its own.
+        mount_parent = "mount.mnt_parent";
+        /// Where in that.
+        mount_point = "mount.mnt_mountpoint";
+        dentry_parent = "dentry.d_parent";
+        dentry_name = "dentry.d_name" "qstr.name";
     }
     PROGRAM {
         task_mm = "task_struct.mm";

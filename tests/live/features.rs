@@ -56,9 +56,10 @@ fn what_is_missing_disables_only_what_needs_it() {
         ("field:nsproxy.cgroup_ns", &[("cgroup_namespaces", "off")]),
         ("field:pid.level", &[("pid_namespaces", "off")]),
         ("field:css_set.subsys", &[("cgroup_v1", "off")]),
-        ("field:mount.mnt_ns", &[("root_mounts", "off")]),
+        ("field:mount.mnt_ns", &[("root_mounts", "off"), ("root_paths", "caller")]),
+        ("field:mount.mnt_mountpoint", &[("root_paths", "caller")]),
         ("field:mm_struct.arg_start", &[("arguments", "off")]),
-        ("field:path.mnt", &[("host_root", "off"), ("root_calls", "off")]),
+        ("field:path.mnt", &[("host_root", "off"), ("root_calls", "off"), ("root_paths", "off")]),
         ("hook:tp_btf/cgroup_transfer_tasks", &[("cgroup_transfers", "off")]),
         ("type:iter", &[("sweep", "procfs")]),
         (
@@ -81,7 +82,15 @@ fn what_is_missing_disables_only_what_needs_it() {
                 &[("namespace_refusals", "off"), ("arguments", "off")]
             },
         ),
-        (UNREAD, &[("pid_namespaces", "off"), ("root_mounts", "off"), ("kernel_texts", "off")]),
+        (
+            UNREAD,
+            &[
+                ("pid_namespaces", "off"),
+                ("root_mounts", "off"),
+                ("root_paths", "caller"),
+                ("kernel_texts", "off"),
+            ],
+        ),
     ];
     for (word, changes) in cases {
         if *word == UNREAD && !has_typed_pointers() {
@@ -172,7 +181,7 @@ fn an_escape_without_reading_kernel_memory() {
     escape_without(
         "unread",
         &[UNREAD, "helper:bpf_probe_read_user"],
-        &["pid_namespaces", "root_mounts", "kernel_texts", "arguments", "namespace_refusals"],
+        &["pid_namespaces", "root_mounts", "root_paths", "kernel_texts", "arguments", "namespace_refusals"],
     );
 }
 

@@ -59,7 +59,9 @@ impl Abilities {
         }
         if found.bits & ability::READ_KERNEL == 0 {
             let why = found.why(ability::READ_KERNEL);
-            for dependent in [ability::PID_NAMESPACE, ability::ROOT_MOUNT, ability::STACK_REGS] {
+            for dependent in
+                [ability::PID_NAMESPACE, ability::ROOT_MOUNT, ability::ROOT_PATH, ability::STACK_REGS]
+            {
                 found.lacks(dependent, why.clone());
             }
         }

@@ -9,6 +9,7 @@ mod identity;
 mod namespaces;
 mod process;
 pub mod resources;
+mod root_path;
 mod time;
 
 pub use alert::{
@@ -25,6 +26,7 @@ pub use event::{Detail, EventRecord, SCHEMA as EVENT_SCHEMA};
 pub use identity::{fnv1a, uuid_v7};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
 pub use process::{Ancestor, Process, ProcessKey, TICK_NS};
+pub use root_path::{PathSource, RootPath};
 pub use time::{Clock, rfc3339};
 
 /// How much an alert matters.

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Colours, Container, NAME, PATH, Untrusted, command, lineage, path, process_name, short_time};
+use super::{
+    Colours, Container, NAME, PATH, Untrusted, command, lineage, path, process_name, short_time, whose_word,
+};
 use crate::model::EventRecord;
 
 /// Time, kind, container, process, and what differs by kind. Ends with a line end.
@@ -45,7 +47,7 @@ fn details(event: &EventRecord) -> Vec<String> {
         parts.push(format!("= {}", Untrusted(result, NAME)));
     }
     if let Some(to) = &detail.path {
-        parts.push(path(to));
+        parts.push(format!("{}{}", path(to), whose_word(detail.path_source)));
     }
     if let Some(hierarchy) = detail.hierarchy {
         parts.push(format!("hierarchy {hierarchy}"));
