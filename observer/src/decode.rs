@@ -138,7 +138,9 @@ pub fn decode(frame: &[u8]) -> Result<Event, DecodeError> {
             let bytes = rest.bytes(change.path_len, "its path")?;
             let path = match change.path_source {
                 path_source::KERNEL => {
-                    Some(RootPath::from_names(&bytes, header.flags & flags::TRUNCATED == 0))
+                    // A mount that is in no namespace (any more): its top is nobody's.
+                    let whole = header.flags & flags::TRUNCATED == 0 && change.root.mnt_ns != 0;
+                    Some(RootPath::from_names(&bytes, whole))
                 }
                 path_source::CALLER => RootPath::given(&bytes),
                 _ => None,
@@ -268,10 +270,10 @@ mod tests {
     #[test]
     fn a_root_has_the_path_of_its_source() {
         use crate::model::PathSource;
-        let root = |source, bits, tail: &[u8]| {
+        let root_in = |mnt_ns, source, bits, tail: &[u8]| {
             let change = RootChange {
                 call: Syscall { nr: 161, reserved: 0, ret: 0, args: [0; 2] },
-                root: Root { mnt_ns: 1, dev: 1, mount_root_ino: 2, ino: 3 },
+                root: Root { mnt_ns, dev: 1, mount_root_ino: 2, ino: 3 },
                 path_len: tail.len() as u32,
                 path_source: source,
             };
@@ -281,10 +283,12 @@ mod tests {
             let Payload::RootChange { path, .. } = event.payload else { panic!("{event:?}") };
             path.map(|path| (path.text, path.source))
         };
+        let root = |source, bits, tail: &[u8]| root_in(1, source, bits, tail);
         let kernel = |text: &str| Some((text.to_owned(), PathSource::Kernel));
         assert_eq!(root(path_source::KERNEL, 0, b"b\0a\0"), kernel("/a/b"));
         assert_eq!(root(path_source::KERNEL, 0, b""), kernel("/"));
         assert_eq!(root(path_source::KERNEL, flags::TRUNCATED, b"b\0"), kernel(".../b"));
+        assert_eq!(root_in(0, path_source::KERNEL, 0, b"b\0"), kernel(".../b"));
         assert_eq!(root(path_source::CALLER, 0, b"../x"), Some(("../x".to_owned(), PathSource::Caller)));
         assert_eq!(root(path_source::CALLER, 0, b""), None);
         assert_eq!(root(path_source::NONE, 0, b""), None);
