@@ -162,6 +162,10 @@ fn roots_are_changed() {
     for attack in ["chroot /vol", "chroot /tmp"] {
         assert_eq!(container.sh(&format!("observer-attacks {attack}")).ok(), "ok", "{attack}");
     }
+    container.sh("mkdir -p /tmp/race/a /tmp/race/b").ok();
+    let said = container.sh("cd /tmp/race && observer-attacks chroot-race a b 50").ok();
+    let went = said.strip_prefix("ok ").expect("where it went");
+    assert!(went.len() == 50 && went.contains('0') && went.contains('1'), "{said}");
 }
 
 #[test]

@@ -84,6 +84,8 @@ pub mod ability {
     pub const MEMORY_LIMITS: u64 = 1 << 22;
     /// The pids controller's.
     pub const PIDS_LIMITS: u64 = 1 << 23;
+    /// The path of a task's root, from dentry to dentry and from mount to mount.
+    pub const ROOT_PATH: u64 = 1 << 24;
 }
 
 offsets! {
@@ -160,6 +162,16 @@ offsets! {
         sb_dev = "super_block.s_dev";
         dentry_inode = "dentry.d_inode";
         inode_ino = "inode.i_ino";
+    }
+    ROOT_PATH {
+        /// The root of a mount, as seen from the `mount` itself.
+        mount_root = "mount.mnt" "vfsmount.mnt_root";
+        /// The mount that it hangs in: the topmost is its own.
+        mount_parent = "mount.mnt_parent";
+        /// Where in that.
+        mount_point = "mount.mnt_mountpoint";
+        dentry_parent = "dentry.d_parent";
+        dentry_name = "dentry.d_name" "qstr.name";
     }
     PROGRAM {
         task_mm = "task_struct.mm";

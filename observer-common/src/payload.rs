@@ -8,6 +8,12 @@ pub const MAX_FILENAME: usize = 256;
 pub const MAX_ARGS: usize = 1024;
 /// Longest path carried: a cgroup's, or the one given to chroot or pivot_root.
 pub const MAX_PATH: usize = 512;
+/// Longest name of a directory, with its NUL (NAME_MAX, include/uapi/linux/limits.h).
+pub const MAX_NAME: usize = 256;
+/// Room for the names on the way from a root directory up to the root of its mount namespace. A power of two.
+pub const MAX_ROOT_PATH: usize = 1024;
+/// Directories and mounts on that way, at most.
+pub const ROOT_STEPS: usize = 32;
 
 /// [`crate::Kind::Fork`].
 #[repr(C)]
@@ -108,7 +114,8 @@ pub struct Syscall {
     pub args: [u64; 2],
 }
 
-/// [`crate::Kind::Chroot`] and [`crate::Kind::PivotRoot`]; `path_len` bytes of the path as given follow.
+/// [`crate::Kind::Chroot`] and [`crate::Kind::PivotRoot`]; `path_len` bytes follow, whose form depends on where they are
+/// from.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
@@ -116,7 +123,19 @@ pub struct RootChange {
     pub call: Syscall,
     pub root: Root,
     pub path_len: u32,
-    pub reserved: u32,
+    /// A [`path_source`].
+    pub path_source: u32,
+}
+
+/// Where the path of a [`RootChange`] is from.
+pub mod path_source {
+    /// There is none.
+    pub const NONE: u32 = 0;
+    /// The caller's memory after the call, where another thread may have rewritten it: text without NUL.
+    pub const CALLER: u32 = 1;
+    /// The kernel's own record of the root that the task got: the names from the directory up to the root of the mount
+    /// namespace that it is in, each with its NUL. With [`crate::flags::TRUNCATED`], the rest of the way is not there.
+    pub const KERNEL: u32 = 2;
 }
 
 /// A task's root directory.

@@ -19,6 +19,7 @@ use observer_common::{
 
 use crate::{
     offsets::{able, offset, peek},
+    root::Walk,
     slots::Cgroup,
     task::{self, Task},
 };
@@ -63,6 +64,8 @@ pub struct Scratch {
     /// `flags::HOST_ROOT` if they are the same.
     root_flag: u32,
     reserved: u32,
+    /// The way up from a root directory.
+    walk: Walk,
     bytes: [u8; FRAME + 1024],
 }
 
@@ -164,12 +167,26 @@ impl Frame {
         unsafe { (&raw mut (*self.scratch).bytes as *mut u8).add(offset) }
     }
 
+    /// The place for a walk up from a root directory.
+    #[inline(always)]
+    pub fn walk(&self) -> *mut Walk {
+        // SAFETY: inside the map entry.
+        unsafe { &raw mut (*self.scratch).walk }
+    }
+
     /// Fills the header for `task`, except `size`, `kind`, `flags` and `slot`. Returns the hash of its namespaces.
     ///
     /// A program does this before anything else: each load through a trusted pointer costs the verifier a search
     /// through all the kernel's types (10 us and more), so these must lie on one path, in front of all branches.
     #[inline(always)]
     pub fn fill(&self, task: Task) -> u64 {
+        self.fill_with_root(task, task.root_dentry())
+    }
+
+    /// The same for whoever has read already at which dentry the mount of the task's root begins: what is told of one root
+    /// must not be of two.
+    #[inline(always)]
+    pub fn fill_with_root(&self, task: Task, root_dentry: *const u8) -> u64 {
         let header = self.header();
         let (uid, gid) = task.ids();
         let v2 = Cgroup::v2(task);
@@ -201,7 +218,7 @@ impl Frame {
             (*header).ns_pid = task.namespaces(&raw mut (*header).inodes);
             // Through memory the pointer becomes a number, which alone the verifier lets be compared with one. No
             // branch: `same` is 1 or 0.
-            (&raw mut (*self.scratch).task_root).write_volatile(task.root_dentry() as u64);
+            (&raw mut (*self.scratch).task_root).write_volatile(root_dentry as u64);
             let differs = (&raw const (*self.scratch).task_root).read_volatile() ^ (*self.scratch).host_root;
             let same = if able(ability::ROOT) { (differs.wrapping_sub(1) & !differs) >> 63 } else { 0 };
             (*self.scratch).root_flag = same as u32 * flags::HOST_ROOT;
@@ -243,6 +260,13 @@ impl Frame {
     pub fn set_slot(&self, mark: u64) {
         // SAFETY: as in `fill`.
         unsafe { (*self.header()).slot = mark & SLOT_MASK }
+    }
+
+    /// Adds a flag to a sealed frame's.
+    #[inline(always)]
+    pub fn set_flag(&self, flag: u32) {
+        // SAFETY: as in `fill`.
+        unsafe { (*self.header()).flags |= flag }
     }
 
     /// Decides which ring the event goes by, and closes the fixed part of the frame: sets kind and flags and, for

@@ -11,6 +11,7 @@
 mod emit;
 mod offsets;
 mod probes;
+mod root;
 mod slots;
 mod task;
 mod turn;

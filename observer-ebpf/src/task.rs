@@ -10,6 +10,7 @@ use observer_common::{Host, Inodes, NAMESPACES, Root, SLOT_MASK, ability, mark};
 use crate::{
     emit::Frame,
     offsets::{NOWHERE, able, follow, load, offset, read},
+    root::Directory,
     slots,
 };
 
@@ -196,27 +197,16 @@ impl Task {
     /// The task's root directory; see `observer_common::Root`. Zeros where this kernel does not show it.
     #[inline(always)]
     pub fn root(self) -> Root {
-        let mut root = Root { mnt_ns: 0, dev: 0, mount_root_ino: 0, ino: 0 };
-        if !able(ability::ROOT | ability::ROOT_MOUNT) {
-            return root;
+        if able(ability::ROOT | ability::ROOT_MOUNT) {
+            Directory::root_of(self).describe()
+        } else {
+            UNKNOWN_ROOT
         }
-        // SAFETY: typed members; the way from a vfsmount back to its mount is a negative offset, which only the
-        // helper may read.
-        unsafe {
-            let fs = follow(self.0, offset!(task_fs));
-            let mnt = follow(fs, offset!(fs_root_mnt));
-            let dentry = follow(fs, offset!(fs_root_dentry));
-            let mount = mnt.wrapping_sub(offset!(mount_vfsmount));
-            let ns: *const u8 = read(mount, offset!(mount_ns));
-            let top = follow(mnt, offset!(vfsmount_root));
-            root.mnt_ns = read(ns, offset!(mnt_inum));
-            root.dev = load(follow(mnt, offset!(vfsmount_sb)), offset!(sb_dev));
-            root.mount_root_ino = load(follow(top, offset!(dentry_inode)), offset!(inode_ino));
-            root.ino = load(follow(dentry, offset!(dentry_inode)), offset!(inode_ino));
-        }
-        root
     }
 }
+
+/// Where this kernel does not show it.
+pub const UNKNOWN_ROOT: Root = Root { mnt_ns: 0, dev: 0, mount_root_ino: 0, ino: 0 };
 
 /// The mark of the frame's process; where there is none, what its cgroups say: see [`slots::mark_by_cgroups`].
 /// Returns the stored mark, too.

@@ -2,9 +2,11 @@
 
 use observer_common::{
     ABI_VERSION, Ancestor, Cgroup, CgroupMove, Exec, Exit, Fork, ForkRefused, Header, Kind, MAX_ANCESTORS,
-    OomKill, RootChange, Syscall, flags,
+    OomKill, RootChange, Syscall, flags, path_source,
 };
 use zerocopy::{FromBytes, Immutable};
+
+use crate::model::RootPath;
 
 /// Why a frame could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +31,7 @@ pub struct Event {
     pub ancestors: Vec<Ancestor>,
 }
 
-/// What differs by kind. Text is kept as the kernel gave it: bytes.
+/// What differs by kind. Text is kept as the kernel gave it: bytes, but for paths that it gave in pieces.
 #[derive(Clone, Debug)]
 pub enum Payload {
     Fork(Fork),
@@ -38,7 +40,7 @@ pub enum Payload {
     Cgroup { cgroup: Cgroup, path: Vec<u8> },
     CgroupMove { change: CgroupMove, path: Vec<u8> },
     Syscall(Syscall),
-    RootChange { change: RootChange, path: Vec<u8> },
+    RootChange { change: RootChange, path: Option<RootPath> },
     OomKill(OomKill),
     ForkRefused(ForkRefused),
     Nothing,
@@ -135,7 +137,16 @@ pub fn decode(frame: &[u8]) -> Result<Event, DecodeError> {
         Kind::Chroot | Kind::PivotRoot => {
             let change: RootChange = rest.take("a change of root")?;
             behind(&mut rest)?;
-            let path = rest.bytes(change.path_len, "its path")?;
+            let bytes = rest.bytes(change.path_len, "its path")?;
+            let path = match change.path_source {
+                path_source::KERNEL => {
+                    // A mount that is in no namespace (any more): its top is nobody's.
+                    let whole = header.flags & flags::TRUNCATED == 0 && change.root.mnt_ns != 0;
+                    Some(RootPath::from_names(&bytes, whole))
+                }
+                path_source::CALLER => RootPath::given(&bytes),
+                _ => None,
+            };
             Payload::RootChange { change, path }
         }
         Kind::OomKill => {
@@ -235,6 +246,7 @@ pub mod build {
 #[cfg(test)]
 mod tests {
     use super::{build::*, *};
+    use observer_common::Root;
 
     fn exec_frame() -> Vec<u8> {
         let exec = Exec { old_tid: 100, filename_len: 7, args_len: 6, args_total: 6 };
@@ -317,6 +329,34 @@ mod tests {
         });
         let event = decode(&frame(h, &list, b"")).unwrap();
         assert_eq!(event.ancestors.iter().map(|a| a.tgid).collect::<Vec<_>>(), [50, 20, 1]);
+    }
+
+    #[test]
+    fn a_root_has_the_path_of_its_source() {
+        use crate::model::PathSource;
+        let root_in = |mnt_ns, source, bits, tail: &[u8]| {
+            let change = RootChange {
+                call: Syscall { nr: 161, reserved: 0, ret: 0, args: [0; 2] },
+                root: Root { mnt_ns, dev: 1, mount_root_ino: 2, ino: 3 },
+                path_len: tail.len() as u32,
+                path_source: source,
+            };
+            let mut h = header(Kind::Chroot);
+            h.flags = bits;
+            let event = decode(&frame(h, &change, tail)).unwrap();
+            let Payload::RootChange { path, .. } = event.payload else { panic!("{event:?}") };
+            path.map(|path| (path.text, path.source))
+        };
+        let root = |source, bits, tail: &[u8]| root_in(1, source, bits, tail);
+        let kernel = |text: &str| Some((text.to_owned(), PathSource::Kernel));
+        assert_eq!(root(path_source::KERNEL, 0, b"b\0a\0"), kernel("/a/b"));
+        assert_eq!(root(path_source::KERNEL, 0, b""), kernel("/"));
+        assert_eq!(root(path_source::KERNEL, flags::TRUNCATED, b"b\0"), kernel(".../b"));
+        assert_eq!(root_in(0, path_source::KERNEL, 0, b"b\0"), kernel(".../b"));
+        assert_eq!(root(path_source::CALLER, 0, b"../x"), Some(("../x".to_owned(), PathSource::Caller)));
+        assert_eq!(root(path_source::CALLER, 0, b""), None);
+        assert_eq!(root(path_source::NONE, 0, b""), None);
+        assert_eq!(root(99, 0, b"x"), None);
     }
 
     #[test]

@@ -60,9 +60,10 @@ fn what_is_missing_disables_only_what_needs_it() {
         ("field:task_struct.mm", &[("arguments", "off"), ("oom_memory", "off")]),
         ("field:pids_cgroup.limit", &[("fork_refusals", "off")]),
         ("hook:tp_btf/mark_victim", &[("oom_kills", "off")]),
-        ("field:mount.mnt_ns", &[("root_mounts", "off")]),
+        ("field:mount.mnt_ns", &[("root_mounts", "off"), ("root_paths", "caller")]),
+        ("field:mount.mnt_mountpoint", &[("root_paths", "caller")]),
         ("field:mm_struct.arg_start", &[("arguments", "off")]),
-        ("field:path.mnt", &[("host_root", "off"), ("root_calls", "off")]),
+        ("field:path.mnt", &[("host_root", "off"), ("root_calls", "off"), ("root_paths", "off")]),
         ("hook:tp_btf/cgroup_transfer_tasks", &[("cgroup_transfers", "off")]),
         ("type:iter", &[("sweep", "procfs")]),
         (
@@ -91,6 +92,7 @@ fn what_is_missing_disables_only_what_needs_it() {
             &[
                 ("pid_namespaces", "off"),
                 ("root_mounts", "off"),
+                ("root_paths", "caller"),
                 ("kernel_texts", "off"),
                 ("oom_limits", "off"),
                 ("oom_memory", "off"),
@@ -190,6 +192,7 @@ fn an_escape_without_reading_kernel_memory() {
         &[
             "pid_namespaces",
             "root_mounts",
+            "root_paths",
             "kernel_texts",
             "arguments",
             "namespace_refusals",

@@ -5,12 +5,13 @@ use aya_ebpf::{
     macros::{fexit, tracepoint},
     programs::{FExitContext, TracePointContext},
 };
-use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, Syscall, ability, flags, mark};
+use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, Syscall, ability, flags, mark, path_source};
 
 use crate::{
     emit::Frame,
     offsets::able,
     probes::calls::{self, nr},
+    root::{self, Directory},
     task::{self, Task},
     turn::Turn,
 };
@@ -97,29 +98,58 @@ fn changed_root(task: Task, call: Syscall, kind: Kind, turn: Turn) {
         return;
     }
     let Some(frame) = Frame::take() else { return };
-    let (tgid, root) = (task.tgid(), task.root());
-    let now = frame.fill(task);
+    let tgid = task.tgid();
+    let (root, mount_root) = if able(ability::ROOT | ability::ROOT_MOUNT) {
+        let directory = Directory::root_of(task);
+        directory.start(&frame);
+        (directory.describe(), directory.mount_root())
+    } else {
+        (task::UNKNOWN_ROOT, task.root_dentry())
+    };
+    let now = frame.fill_with_root(task, mount_root);
     // Seen here: no later look shall take it for unexplained.
     task::set_last_tuple(task.tid(), now);
     let (_, mark) = task::mark_of_frame(&frame, tgid);
     let payload = frame.payload::<RootChange>();
     let done = call.ret >= 0;
-    let path = call.args[0];
+    let given = call.args[0];
     let urgent = mark & SLOT_MASK != 0 && mark & mark::ENTERING == 0 && (done || calls::was_refused(&call));
-    // SAFETY: in the scratch; the path is read at exit, for display only: another thread may have changed it.
+    let bits = if done { flags::EXPLAINED } else { 0 };
+    // SAFETY: in the scratch.
     unsafe {
         (*payload).call = call;
         (*payload).root = root;
-        (*payload).reserved = 0;
-        let bits = if done { flags::EXPLAINED } else { 0 };
-        let sealed = frame.seal(task, kind, size_of::<RootChange>(), mark, bits, urgent);
-        let got = if able(ability::READ_USER) {
-            bpf_probe_read_user_str(frame.at(sealed.end) as *mut _, MAX_PATH as u32, path as *const _)
-        } else {
-            0
-        };
-        let len = if got > 1 && got <= MAX_PATH as i64 { got as usize - 1 } else { 0 };
+    }
+    let sealed = frame.seal(task, kind, size_of::<RootChange>(), mark, bits, urgent);
+    let (len, source) = if done && root::has_paths() {
+        let (len, whole) = root::path(&frame, sealed.end);
+        if !whole {
+            frame.set_flag(flags::TRUNCATED);
+        }
+        (len, path_source::KERNEL)
+    } else {
+        // A call that failed left nothing in the kernel.
+        given_path(&frame, sealed.end, given)
+    };
+    // SAFETY: in the scratch.
+    unsafe {
         (*payload).path_len = len as u32;
-        frame.send(sealed, sealed.end + len);
+        (*payload).path_source = source;
+    }
+    frame.send(sealed, sealed.end + len);
+}
+
+/// Copies the path from the caller's memory; only to be shown, as the caller's word.
+#[inline(always)]
+fn given_path(frame: &Frame, at: usize, path: u64) -> (usize, u32) {
+    if !able(ability::READ_USER) {
+        return (0, path_source::NONE);
+    }
+    // SAFETY: the helper checks the address; the scratch has MAX_PATH bytes behind `at`.
+    let got = unsafe { bpf_probe_read_user_str(frame.at(at) as *mut _, MAX_PATH as u32, path as *const _) };
+    if got > 1 && got <= MAX_PATH as i64 {
+        (got as usize - 1, path_source::CALLER)
+    } else {
+        (0, path_source::NONE)
     }
 }

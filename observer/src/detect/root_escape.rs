@@ -19,7 +19,10 @@ static DEFINITION: Definition = Definition {
     what: "A container's process changed its root directory to the whole of the host's root file system (`chroot /host` \
            on a mounted host root), or to a directory whose mount belongs to another mount namespace (such as \
            /proc/PID/root of a process outside). From there it uses the host's files as its own. Changing the root to a \
-           volume, a tmpfs or a tree inside the container is nothing.",
+           volume, a tmpfs or a tree inside the container is nothing. `evidence.to` is the kernel's own path of the new root \
+           (`evidence.path_source` \"kernel\"), in the mount namespace that its mount belongs to; after a pivot_root that \
+           is where the old root was, usually `/`. Of a refused attempt, and where the kernel's cannot be read, it is what \
+           the caller's memory holds (\"caller\"), which another thread may have rewritten.",
     false_positives: "Node maintenance pods that mount the host's root and chroot into it on purpose (debug pods, some \
                       upgrade agents).",
     response: "As for namespace.escape. Ask why the container mounts the host's root at all.",
@@ -56,10 +59,11 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
                     },
                     door: (!finding.late).then(|| door.name().into()),
                     root: Some(root.into()),
-                    to: path.clone(),
+                    to: path.as_ref().map(|path| path.text.clone()),
+                    path_source: path.as_ref().map(|path| path.source),
                     ..Evidence::default()
                 },
-                subject: format!("{root} {path:?}"),
+                subject: format!("{root} {:?}", path.as_ref().map(|path| &path.text)),
             })
         }
         Fact::Refused { call: call @ (Kind::Chroot | Kind::PivotRoot), errno, path, .. } => {
@@ -78,7 +82,8 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
                 evidence: Evidence {
                     syscall: Some(call.name().into()),
                     errno: Some(errno),
-                    to: path.clone(),
+                    to: path.as_ref().map(|path| path.text.clone()),
+                    path_source: path.as_ref().map(|path| path.source),
                     ..Evidence::default()
                 },
             })
@@ -90,16 +95,34 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
+    use crate::model::{PathSource, RootPath};
 
     #[test]
-    fn both_verdicts_are_critical_and_refusals_are_notices() {
+    fn both_verdicts_are_critical_and_say_whose_word_the_path_is() {
         let world = world();
         for verdict in [RootVerdict::HostRoot, RootVerdict::ForeignMountNamespace] {
-            let mut finding = refused(Kind::Chroot);
-            finding.fact = Fact::Root { door: Door::Call(Kind::Chroot), verdict, path: Some("/host".into()) };
-            assert_eq!(on_finding(&finding, &world).unwrap().severity, Severity::Critical);
+            for path in [Some(RootPath::from_names(b"host\0", true)), RootPath::given(b"host"), None] {
+                let mut finding = refused(Kind::Chroot);
+                finding.fact = Fact::Root { door: Door::Call(Kind::Chroot), verdict, path: path.clone() };
+                let draft = on_finding(&finding, &world).unwrap();
+                assert_eq!(draft.severity, Severity::Critical);
+                assert_eq!(draft.evidence.to, path.as_ref().map(|path| path.text.clone()));
+                assert_eq!(draft.evidence.path_source, path.map(|path| path.source));
+            }
         }
-        assert_eq!(on_finding(&refused(Kind::PivotRoot), &world).unwrap().severity, Severity::Notice);
+    }
+
+    #[test]
+    fn refusals_are_notices_with_what_the_caller_gave() {
+        let world = world();
+        let mut finding = refused(Kind::PivotRoot);
+        let draft = on_finding(&finding, &world).unwrap();
+        assert_eq!((draft.severity, draft.evidence.to), (Severity::Notice, None));
+        let Fact::Refused { path, .. } = &mut finding.fact else { panic!("a refusal") };
+        *path = RootPath::given(b"/host");
+        let draft = on_finding(&finding, &world).unwrap();
+        assert_eq!(draft.evidence.to.as_deref(), Some("/host"));
+        assert_eq!(draft.evidence.path_source, Some(PathSource::Caller));
         assert!(on_finding(&refused(Kind::Setns), &world).is_none());
     }
 }

@@ -6,7 +6,7 @@ use observer_common::Kind;
 
 use crate::{
     limits,
-    model::{AlertState, Ancestor, ContainerKey, ContainerRef, NsType, Tuple},
+    model::{AlertState, Ancestor, ContainerKey, ContainerRef, NsType, RootPath, Tuple},
 };
 
 /// Something that a detector may care about, with all it needs to know.
@@ -71,13 +71,13 @@ pub enum Fact {
     /// The namespaces of a container's task changed.
     Namespaces(NamespaceChange),
     /// A call that would have changed namespaces or the root was refused.
-    Refused { call: Kind, errno: i32, types: Vec<NsType>, path: Option<String> },
+    Refused { call: Kind, errno: i32, types: Vec<NsType>, path: Option<RootPath> },
     /// A task of the host executes something in a container's namespaces.
     Entered { owner: ContainerKey, expected: Tuple, actual: Tuple, types: Vec<NsType>, door: Door },
     /// A container's task is in a cgroup outside its container.
     Cgroup(CgroupChange),
     /// A container's task has a root directory that is not its container's.
-    Root { door: Door, verdict: RootVerdict, path: Option<String> },
+    Root { door: Door, verdict: RootVerdict, path: Option<RootPath> },
     /// Events were lost: why and how many since the last time.
     Lost { new: BTreeMap<String, u64> },
     /// Events of a container that would have decided something found no room.

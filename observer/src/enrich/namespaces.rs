@@ -131,7 +131,7 @@ impl Enricher {
             _ => types_of_mask(call.args[0]),
         };
         let path = match &event.payload {
-            Payload::RootChange { path, .. } => Some(String::from_utf8_lossy(path).into_owned()),
+            Payload::RootChange { path, .. } => path.clone(),
             _ => None,
         };
         let subject = self.subject(event, host);
@@ -273,8 +273,7 @@ impl Enricher {
             return;
         };
         let subject = self.subject(event, host);
-        let path = String::from_utf8_lossy(path).into_owned();
-        let fact = Fact::Root { door: Door::Call(event.kind), verdict, path: Some(path) };
+        let fact = Fact::Root { door: Door::Call(event.kind), verdict, path: path.clone() };
         self.find(event, Some(subject), Some(key), fact);
     }
 }

@@ -62,6 +62,7 @@ impl Abilities {
             for dependent in [
                 ability::PID_NAMESPACE,
                 ability::ROOT_MOUNT,
+                ability::ROOT_PATH,
                 ability::STACK_REGS,
                 ability::RESIDENT,
                 ability::RESIDENT_PLAIN,

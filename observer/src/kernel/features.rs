@@ -397,10 +397,26 @@ pub const FEATURES: &[Feature] = &[
         tiers: &[layout(ability::ROOT_MOUNT)],
     },
     Feature {
+        name: "root_paths",
+        required: false,
+        asked_by: None,
+        without: "paths of new root directories",
+        tiers: &[
+            layout(ability::ROOT | ability::ROOT_MOUNT | ability::ROOT_PATH),
+            Tier {
+                name: "caller",
+                abilities: ability::ROOT | ability::READ_USER | ability::CALL_ARGUMENTS,
+                probes: &[],
+                lacks: "the kernel's own path: what is told is read from the caller's memory, where another thread may have \
+                        rewritten it",
+            },
+        ],
+    },
+    Feature {
         name: "arguments",
         required: false,
         asked_by: None,
-        without: "arguments of programs that end at once, and paths given to chroot and pivot_root",
+        without: "arguments of programs that end at once, and paths given to a chroot or pivot_root that was refused",
         tiers: &[layout(ability::PROGRAM | ability::READ_USER)],
     },
     Feature {

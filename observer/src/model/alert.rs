@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Ancestor, NamespaceSet, Pod, Severity};
+use super::{Ancestor, NamespaceSet, PathSource, Pod, Severity};
 
 /// Names this format; a change that breaks readers raises the number.
 pub const SCHEMA: &str = "observer.alert/1";
@@ -174,9 +174,13 @@ pub struct Evidence {
     /// Cgroup path before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Cgroup path or root directory after.
+    /// Cgroup path or root directory after. Of a root directory, in the mount namespace that its mount belongs to; of
+    /// a refused attempt, what was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// Of a root directory: whose word `to` is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_source: Option<PathSource>,
     /// The other container whose namespace or cgroup it now is in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_container: Option<ContainerRef>,

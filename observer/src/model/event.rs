@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerRef, NamespaceSet, ProcessRef};
+use super::{ContainerRef, NamespaceSet, PathSource, ProcessRef};
 
 /// Names this format.
 pub const SCHEMA: &str = "observer.event/1";
@@ -48,6 +48,9 @@ pub struct Detail {
     /// A path: a cgroup's (of a kill or a refused fork, the one whose limit is reached), or the new root's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Of a root's path: whose word it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_source: Option<PathSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup_id: Option<u64>,
     /// Cgroup hierarchy as in /proc/PID/cgroup, 0 for v2.

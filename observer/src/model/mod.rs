@@ -9,6 +9,7 @@ mod identity;
 mod namespaces;
 mod process;
 pub mod resources;
+mod root_path;
 mod time;
 mod units;
 
@@ -26,6 +27,7 @@ pub use event::{Detail, EventRecord, OutOfMemory, SCHEMA as EVENT_SCHEMA, Victim
 pub use identity::{fnv1a, uuid_v7};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
 pub use process::{Ancestor, Process, ProcessKey, TICK_NS};
+pub use root_path::{PathSource, RootPath};
 pub use time::{Clock, rfc3339};
 pub use units::bytes;
 

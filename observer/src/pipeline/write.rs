@@ -133,7 +133,8 @@ fn detail(event: &Event, world: &World, clock: &Clock) -> Detail {
         }
         Payload::RootChange { change, path } => {
             detail.result = Some(result(change.call.ret));
-            detail.path = Some(String::from_utf8_lossy(path).into_owned());
+            detail.path = path.as_ref().map(|path| path.text.clone());
+            detail.path_source = path.as_ref().map(|path| path.source);
         }
         Payload::Cgroup { cgroup, path } => {
             detail.path = Some(String::from_utf8_lossy(path).into_owned());

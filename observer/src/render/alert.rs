@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     COMM, Colours, Container, MESSAGE, NAME, PATH, Untrusted, ancestor_name, command, lineage, path,
-    process_name, short_time,
+    process_name, short_time, whose_word,
 };
 use crate::model::{Alert, AlertState, Attribution, Evidence, NamespaceView, ProcessRef, bytes};
 
@@ -97,7 +97,7 @@ fn evidence(alert: &Alert) -> String {
     match (&evidence.from, &evidence.to) {
         (Some(from), Some(to)) => parts.push(format!("from {} to {}", path(from), path(to))),
         (Some(from), None) => parts.push(format!("from {}", path(from))),
-        (None, Some(to)) => parts.push(format!("to {}", path(to))),
+        (None, Some(to)) => parts.push(format!("to {}{}", path(to), whose_word(evidence.path_source))),
         (None, None) => {}
     }
     if let Some(target) = &evidence.target_container {

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Colours, Container, NAME, PATH, Untrusted, command, lineage, path, process_name, short_time, words,
+    Colours, Container, NAME, PATH, Untrusted, command, lineage, path, process_name, short_time, whose_word,
+    words,
 };
 use crate::model::{Detail, EventRecord, OutOfMemory, Victim};
 
@@ -51,7 +52,7 @@ fn details(event: &EventRecord) -> Vec<String> {
     }
     parts.extend(limited(detail));
     if let Some(to) = &detail.path {
-        parts.push(path(to));
+        parts.push(format!("{}{}", path(to), whose_word(detail.path_source)));
     }
     if let Some(hierarchy) = detail.hierarchy {
         parts.push(format!("hierarchy {hierarchy}"));

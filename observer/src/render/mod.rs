@@ -31,7 +31,7 @@ pub use table::{Cell, Column, Surface, Table};
 
 pub use tree::tree;
 
-use crate::model::{Ancestor, ContainerRef, ProcessRef, Severity};
+use crate::model::{Ancestor, ContainerRef, PathSource, ProcessRef, Severity};
 
 /// Whether to colour. What is said never depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +162,14 @@ fn command(args: &[String]) -> String {
         }
     }
     Untrusted(&text, COMMAND).to_string()
+}
+
+/// What to say behind a path that only its caller vouches for.
+fn whose_word(source: Option<PathSource>) -> &'static str {
+    match source {
+        Some(PathSource::Caller) => " (the caller's word)",
+        Some(PathSource::Kernel) | None => "",
+    }
 }
 
 /// A path; the 64 digits of a container's id in it are cut as everywhere else.

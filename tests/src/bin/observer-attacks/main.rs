@@ -40,6 +40,7 @@ const USAGE: &str = "observer-attacks ATTACK [ARGUMENTS]
   threads-setns N FILE SOURCE TYPES        N threads that join, one after another, each time FILE grows
   chroot        DIR [CMD...]
   chroot32      DIR [CMD...]               by int 0x80
+  chroot-race   A B N                      N times into the short relative paths A or B, while a thread rewrites the path
   pivot         DIR [CMD...]               in a new mount namespace
   join-cgroup   FILE [CMD...]              writes 0 to cgroup.procs or tasks
   clone-into-cgroup DIR CMD...             clone3 with CLONE_INTO_CGROUP
@@ -104,6 +105,7 @@ fn run(args: &[&str]) -> Result<String, Errno> {
         ["threads-setns", n, file, source, types] => threads::threads_setns(number(n), file, source, types),
         ["chroot", dir, cmd @ ..] => root::chroot(dir, cmd),
         ["chroot32", dir, cmd @ ..] => root::chroot32(dir, cmd),
+        ["chroot-race", a, b, n] => root::chroot_race([a, b], number(n)),
         ["pivot", dir, cmd @ ..] => root::pivot(dir, cmd),
         ["join-cgroup", file, cmd @ ..] => cgroup::join(file, cmd),
         ["clone-into-cgroup", dir, cmd @ ..] if !cmd.is_empty() => cgroup::clone_into(dir, cmd),
