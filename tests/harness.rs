@@ -142,6 +142,36 @@ fn clones_are_refused() {
     assert!(calls >= 100, "{calls}");
 }
 
+/// A number of one of a cgroup's files of events: `NAME NUMBER` lines.
+fn counted(controller: &str, path: &str, files: &[&str], name: &str) -> u64 {
+    let (dir, _) = cgroup::controlled(controller, path);
+    let text =
+        files.iter().find_map(|file| std::fs::read_to_string(dir.join(file)).ok()).expect("its events");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a count");
+    line.trim().parse().expect("a number")
+}
+
+#[test]
+fn limits_are_reached() {
+    let Some(lab) = lab() else { return };
+    let container = lab.container(Spec::new("limits").memory(32 << 20).pids(50));
+    let kills = || {
+        let files = ["memory.events", "memory.oom_control"];
+        counted("memory", container.cgroup_path(), &files, "oom_kill ")
+    };
+    assert_eq!(container.sh("observer-attacks hog 8 0").ok(), "ok 8");
+    assert_eq!(kills(), 0);
+    assert_eq!(container.sh("observer-attacks hog 64 0").code, 128 + libc::SIGKILL);
+    assert_eq!(kills(), 1);
+    let refused = || counted("pids", container.cgroup_path(), &["pids.events"], "max ");
+    for (n, call) in ["clone", "clone3", "fork", "vfork", "clone32"].into_iter().enumerate() {
+        assert_eq!(container.sh(&format!("observer-attacks bomb {call} 10")).ok(), "ok 12", "{call}");
+        assert_eq!(refused(), 12 * (n as u64 + 1), "{call}");
+    }
+    assert_eq!(container.sh("observer-attacks nproc 54321").ok(), "ok");
+    assert_eq!(refused(), 60);
+}
+
 #[test]
 fn roots_are_changed() {
     let Some(lab) = lab() else { return };

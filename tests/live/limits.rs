@@ -2,10 +2,10 @@
 //! limit it was. And what is ordinary, and told by nobody.
 
 use crate::lab;
-use crate::limits_events::{MIB, controlled, set_memory_limit};
+use crate::limits_events::{MIB, set_memory_limit};
 use observer_live::agent::{self, Agent, Config};
 use observer_live::alert::Alert;
-use observer_live::cgroup::{self, Cgroup};
+use observer_live::cgroup::{self, Cgroup, controlled};
 use observer_live::host::{self, Guard};
 use observer_live::lab::{Lab, left_out};
 use observer_live::runc::Container;

@@ -13,7 +13,7 @@ use observer_live::{pace, wait};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -35,18 +35,6 @@ fn watching(lab: &Lab, feature: &str) -> Option<Agent> {
 /// Whether the kernel hands the victim itself over.
 fn knows_victims(agent: &Agent) -> bool {
     features::serves(agent, "oom_kills", "tp_btf")
-}
-
-/// Where a cgroup lies in the hierarchy that a controller is in, and that hierarchy's number.
-pub fn controlled(controller: &str, path: &str) -> (PathBuf, u64) {
-    let table = fs::read_to_string("/proc/self/cgroup").expect("own cgroups");
-    let v1 = table.lines().find_map(|line| {
-        let (number, rest) = line.split_once(':')?;
-        let (names, _) = rest.split_once(':')?;
-        names.split(',').any(|name| name == controller).then(|| number.parse().ok()).flatten()
-    });
-    let mount = cgroup::mount_point(if v1.is_some() { controller } else { "" }).expect("its mount");
-    (mount.join(path.trim_start_matches('/')), v1.unwrap_or(0))
 }
 
 pub fn set_memory_limit(dir: &Path, bytes: u64) {
@@ -80,7 +68,7 @@ fn one_kill(agent: &Agent, events: &Events, container: &Container) -> Value {
 
 /// That this cgroup's limit is told, by path, id, hierarchy and size.
 fn assert_limit(kill: &Value, path: &str, bytes: u64) {
-    let (dir, hierarchy) = controlled("memory", path);
+    let (dir, hierarchy) = cgroup::controlled("memory", path);
     assert_eq!(kill["out_of_memory"], "cgroup", "{kill}");
     assert_eq!(kill["path"], path, "{kill}");
     assert_eq!(kill["hierarchy"], hierarchy, "{kill}");
@@ -118,7 +106,7 @@ fn the_limit_above_the_container_is_named() {
     let events = Events::follow(&agent);
     let parent = format!("{}/fleet", cgroup::home());
     let container = lab.container(Spec::new("nested-oom").below(&parent).memory(64 * MIB));
-    let (dir, _) = controlled("memory", &parent);
+    let (dir, _) = cgroup::controlled("memory", &parent);
     set_memory_limit(&dir, 32 * MIB);
     assert_eq!(container.sh("observer-attacks hog 96 0").code, 128 + libc::SIGKILL);
     let kill = one_kill(&agent, &events, &container);
@@ -188,7 +176,7 @@ fn refused_forks_are_told_and_counted() {
         });
         agent.settle();
         let refusals = refusals_in(&events, &container);
-        let (dir, hierarchy) = controlled("pids", container.cgroup_path());
+        let (dir, hierarchy) = cgroup::controlled("pids", container.cgroup_path());
         let id = fs::metadata(dir).expect("the cgroup").ino();
         for event in &refusals {
             assert_eq!(event["result"], "EAGAIN", "{event}");
@@ -212,7 +200,7 @@ fn a_limit_of_tasks_above_the_container_is_named() {
     let events = Events::follow(&agent);
     let parent = format!("{}/crew", cgroup::home());
     let container = lab.container(Spec::new("nested-bomb").below(&parent).pids(100));
-    let (dir, hierarchy) = controlled("pids", &parent);
+    let (dir, hierarchy) = cgroup::controlled("pids", &parent);
     fs::write(dir.join("pids.max"), "40").expect("pids.max");
     container.sh("observer-attacks bomb clone 1").ok();
     let event = events

@@ -51,6 +51,19 @@ pub fn has_v1() -> bool {
     v1
 }
 
+/// Where a cgroup lies in the hierarchy that has a controller, and that hierarchy's number, 0 for v2.
+pub fn controlled(controller: &str, path: &str) -> (PathBuf, u64) {
+    let table = fs::read_to_string("/proc/self/cgroup").expect("own cgroups");
+    let v1 = table.lines().find_map(|line| {
+        let (number, rest) = line.split_once(':')?;
+        let (names, _) = rest.split_once(':')?;
+        names.split(',').any(|name| name == controller).then(|| number.parse().ok()).flatten()
+    });
+    let mount = mount_point(if v1.is_some() { controller } else { "" });
+    let mount = mount.unwrap_or_else(|| panic!("the hierarchy of {controller} is not mounted"));
+    (mount.join(path.trim_start_matches('/')), v1.unwrap_or(0))
+}
+
 /// The same, said where there is none.
 pub fn needs_v1() -> bool {
     let v1 = has_v1();

@@ -80,7 +80,10 @@ fn details(event: &EventRecord) -> Vec<String> {
 /// Who was killed for want of memory, and how much it had.
 fn killed(victim: &Victim) -> String {
     let name = Untrusted(victim.comm.as_deref().unwrap_or("?"), NAME);
-    let mut text = format!("killed {name}[{}] of {}", victim.pid, Container(victim.container.as_ref()));
+    let mut text = format!("victim {name}[{}]", victim.pid);
+    if let Some(container) = &victim.container {
+        let _ = write!(text, " of {}", Container(Some(container)));
+    }
     let kinds = [
         ("anon", victim.anon_bytes),
         ("file", victim.file_bytes),
@@ -98,7 +101,7 @@ fn killed(victim: &Victim) -> String {
 /// Which limit was reached; the cgroup's path follows.
 fn limited(detail: &Detail) -> Option<String> {
     if let (Some(usage), Some(limit)) = (detail.usage_bytes, detail.limit_bytes) {
-        return Some(format!("at {} of {} in", words::bytes(usage), words::bytes(limit)));
+        return Some(format!("{} of {} in", words::bytes(usage), words::bytes(limit)));
     }
     if let (Some(tasks), Some(limit)) = (detail.tasks, detail.limit_tasks) {
         return Some(format!("{tasks} of {limit} tasks in"));
