@@ -40,6 +40,8 @@ pub struct Config {
     pub sweep_seconds: u64,
     pub stdout: Stdout,
     pub audit: Audit,
+    /// Give up what running does not need, once armed.
+    pub self_protection: bool,
     pub kernel: KernelOptions,
 }
 
@@ -55,6 +57,7 @@ impl Default for Config {
             sweep_seconds: 5,
             stdout: Stdout::default(),
             audit: Audit::default(),
+            self_protection: true,
             kernel: KernelOptions::default(),
         }
     }
