@@ -102,14 +102,19 @@ impl<'a> Deployed<'a> {
             without.is_none_or(|one| added.iter().any(|it| it == one)),
             "{without:?} is not in {added:?}"
         );
-        command.args(
-            added.iter().filter(|one| Some(one.as_str()) != without).map(|one| format!("--cap-add={one}")),
-        );
+        let given = added.iter().filter(|one| Some(one.as_str()) != without);
+        let (young, old): (Vec<&String>, Vec<&String>) =
+            given.partition(|one| ["BPF", "PERFMON"].contains(&one.as_str()));
+        command.args(old.iter().map(|one| format!("--cap-add={one}")));
+        let young: Vec<String> = young.iter().map(|one| format!("CAP_{one}")).collect();
+        command.arg(format!("--runtime={}", docker::WITH_CAPS));
+        command.arg(format!("--env={}={}", docker::ADD_CAPS, young.join(",")));
         command.args([
             volume(&dir, "/etc/observer:ro"),
             volume(&socket, "/run/observer"),
-            volume(Path::new("/run"), "/host/run:ro,rslave"),
-            volume(Path::new("/sys/fs/cgroup"), "/host/sys/fs/cgroup:ro,rslave"),
+            // (The mounts of this machine may be private ones: no propagation, which only mounts made later need.)
+            volume(Path::new("/run"), "/host/run:ro"),
+            volume(Path::new("/sys/fs/cgroup"), "/host/sys/fs/cgroup:ro"),
             volume(tracing(), "/sys/kernel/tracing:ro"),
             volume(&docker.data().join("containers"), "/host/docker/containers:ro"),
         ]);
@@ -270,7 +275,7 @@ fn every_capability_is_needed() {
     let Some(lab) = lab() else { return };
     let Some(docker) = docker::get(&lab.attacks) else { return };
     let target = host::target();
-    let mut tried = Vec::new();
+    let all = capabilities();
     // One that has left before any agent starts: to be found by looking at processes of others.
     let container = docker.start(&ESCAPEE);
     container.sh(&format!("nsenter -t {} -n sleep 300 &", target.pid())).ok();
@@ -282,7 +287,7 @@ fn every_capability_is_needed() {
         let output = agent.verb(&["inspect", "--json", &users.id]);
         String::from_utf8_lossy(&output.stdout).contains("SECRET")
     };
-    for capability in std::iter::once(None).chain(capabilities().iter().map(|it| Some(it.as_str()))) {
+    for capability in std::iter::once(None).chain(all.iter().map(|it| Some(it.as_str()))) {
         let agent = Deployed::start(docker, capability);
         let ready = agent.is_ready();
         let said = agent.log();
@@ -297,7 +302,6 @@ fn every_capability_is_needed() {
             Some("SYS_NICE") => assert!(ready && late(&agent) && !agent.has_priority(), "{said}"),
             Some(other) => panic!("nobody has tried what {other} is needed for"),
         }
-        tried.push(capability);
     }
-    assert_eq!(tried.len(), capabilities().len() + 1);
+    assert!(!all.is_empty());
 }
