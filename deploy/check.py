@@ -175,7 +175,7 @@ def privileges(helm):
     if sorted(security["capabilities"]["add"]) != needed:
         problem(f"the chart's capabilities are {security['capabilities']['add']}, the agent needs {needed}")
     writable = [m["name"] for m in container["volumeMounts"] if not m.get("readOnly")]
-    if writable != ["socket"]:
+    if writable != ["socket", "state"]:
         problem(f"writable mounts: {writable}")
 
 

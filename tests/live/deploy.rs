@@ -112,6 +112,7 @@ impl<'a> Deployed<'a> {
         command.args([
             volume(&dir, "/etc/observer:ro"),
             volume(&socket, "/run/observer"),
+            volume(&scratch::subdir("state"), "/var/lib/observer"),
             // (The mounts of this machine may be private ones: no propagation, which only mounts made later need.)
             volume(Path::new("/run"), "/host/run:ro"),
             volume(Path::new("/sys/fs/cgroup"), "/host/sys/fs/cgroup:ro"),
