@@ -14,6 +14,8 @@ mod capabilities;
 mod cgroups;
 #[path = "live/crowd.rs"]
 mod crowd;
+#[path = "live/deploy.rs"]
+mod deploy;
 #[path = "live/drift.rs"]
 mod drift;
 #[path = "live/entered.rs"]

@@ -27,7 +27,7 @@ use crate::{
     limits::ContainerResources,
     model::{Alert, EventRecord},
     pipeline::{ContainerChecks, Live, LiveError, LiveOptions, Output, Status, StopSignal},
-    scheduling,
+    protection, scheduling,
     sinks::{Fanout, SinkError, Sinks, TailItem},
     telemetry::{
         Health, Metrics, http, log,
@@ -186,6 +186,9 @@ fn agent_pipeline(
     let took_ms = started.elapsed().as_millis();
     log::info!("armed", hooks, took_ms);
     scheduling::at_once();
+    if config.self_protection {
+        protection::give_up();
+    }
     Ok(live.run(stop, &mut output)?)
 }
 

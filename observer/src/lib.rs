@@ -14,6 +14,7 @@ pub mod limits;
 pub mod model;
 pub mod pipeline;
 pub mod posture;
+mod protection;
 pub mod render;
 mod scheduling;
 pub mod sinks;

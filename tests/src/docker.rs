@@ -2,12 +2,36 @@
 
 use crate::shell::{ARGS, MOUNTED_AT, Said, Shell};
 use crate::{host, lab, own, rootfs, scratch, wait};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 pub const IMAGE: &str = "observer-live:1";
+
+/// A runtime that gives a container the capabilities in its variable [`ADD_CAPS`] as well: docker 20.10 knows of none that
+/// came after Linux 5.7.
+pub const WITH_CAPS: &str = "with-caps";
+
+/// `CAP_BPF,CAP_PERFMON`, for [`WITH_CAPS`].
+pub const ADD_CAPS: &str = "OBSERVER_TEST_CAPS";
+
+/// runc with more in its configuration, which lies in the bundle. Docker has given the container at least one capability,
+/// so that a comma may follow.
+const ADDING: &str = r#"#!/bin/sh
+bundle=
+for word; do
+    [ "$last" = --bundle ] && bundle=$word
+    last=$word
+done
+caps=$(sed -n 's/.*"OBSERVER_TEST_CAPS=\([A-Z_,]*\)".*/\1/p' "$bundle/config.json" 2>/dev/null)
+if [ -n "$caps" ]; then
+    caps=$(echo "$caps" | sed 's/[A-Z_]*/"&"/g')
+    sed -i -E "s/\"(bounding|effective|permitted)\":\[/&$caps,/g" "$bundle/config.json"
+fi
+exec runc "$@"
+"#;
 
 /// The daemon, with the image imported.
 #[derive(Debug)]
@@ -57,6 +81,9 @@ fn start(attacks: &Path) -> Docker {
     let dir = scratch::subdir("docker");
     let (socket, config) = (dir.join("docker.sock"), dir.join("client"));
     std::fs::create_dir_all(&config).expect("make docker's directories");
+    let adding = dir.join(WITH_CAPS);
+    std::fs::write(&adding, ADDING).expect("write the runtime");
+    std::fs::set_permissions(&adding, std::fs::Permissions::from_mode(0o755)).expect("let it be run");
     let log = std::fs::File::create(dir.join("log")).expect("dockerd's log");
     let mut command = Command::new("dockerd");
     command
@@ -66,6 +93,7 @@ fn start(attacks: &Path) -> Docker {
         .arg(dir.join("data"))
         .arg("--exec-root")
         .arg(dir.join("exec"))
+        .arg(format!("--add-runtime={WITH_CAPS}={}", adding.display()))
         .arg("--pidfile")
         .arg(dir.join("pid"))
         .stdin(Stdio::null())

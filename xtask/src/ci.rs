@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: what must hold besides the tests.
 
 use crate::{
-    bpf_toolchain, build, docs,
+    bpf_toolchain, build, deploy_check, docs,
     setup::{self, Purpose},
     shell::{self, step},
 };
@@ -30,6 +30,8 @@ pub fn verb() -> Result<()> {
     doc.args(["doc", "--no-deps", "--workspace", "--exclude", "observer-ebpf"])
         .env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", &mut doc)?;
+
+    deploy_check::check(false)?;
 
     build::release()?;
     docs::check()

@@ -6,7 +6,9 @@ mod bpf_toolchain;
 mod build;
 mod ci;
 mod demo;
+mod deploy_check;
 mod docs;
+mod image;
 mod run;
 mod setup;
 mod shell;
@@ -38,6 +40,10 @@ enum Verb {
     Ci,
     /// Write the documents that observer generates about itself
     Docs(docs::Args),
+    /// Check the chart, the manifests, the rules for Prometheus and the dashboard
+    DeployCheck(deploy_check::Args),
+    /// Build the static agent for the container image
+    Image(image::Args),
     /// Watch a container break out, and observer explain it
     Demo(demo::Args),
     /// Measure what observer costs, and how fast it is, against its bounds
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::verb(&args),
         Verb::Ci => ci::verb(),
         Verb::Docs(args) => docs::verb(&args),
+        Verb::DeployCheck(args) => deploy_check::verb(&args),
+        Verb::Image(args) => image::verb(&args),
         Verb::Demo(args) => demo::verb(&args),
         Verb::Bench(args) => bench::verb(&args),
         Verb::Vm(args) => vm::verb(&args),

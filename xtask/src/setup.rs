@@ -42,7 +42,7 @@ struct Tool {
     needed_for: fn(Purpose) -> bool,
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 15] = [
     Tool { package: "gcc", present: || find("cc").is_some(), needed_for: |_| true },
     Tool {
         package: "libc6-dev",
@@ -82,7 +82,13 @@ const TOOLS: [Tool; 14] = [
     Tool { package: "bpftrace", present: || find("bpftrace").is_some(), needed_for: tests },
     Tool { package: "strace", present: || find("strace").is_some(), needed_for: tests },
     // For promtool, which checks the metrics' format and the alerting rules.
-    Tool { package: "prometheus", present: || find("promtool").is_some(), needed_for: tests },
+    Tool {
+        package: "prometheus",
+        present: || find("promtool").is_some(),
+        needed_for: |it| matches!(it, Purpose::Test | Purpose::Ci),
+    },
+    // For what checks the chart and the manifests.
+    Tool { package: "python3-venv", present: has_venv, needed_for: |it| it == Purpose::Ci },
 ];
 
 /// Virtual machines boot Debian's kernels: without apt the tests do without.
@@ -92,6 +98,13 @@ fn machines(purpose: Purpose) -> bool {
 
 fn tests(purpose: Purpose) -> bool {
     purpose == Purpose::Test
+}
+
+/// Debian keeps the part that puts pip into a new environment in a package of its own.
+fn has_venv() -> bool {
+    let python =
+        Command::new("python3").args(["-c", "import venv, ensurepip"]).stderr(Stdio::null()).status();
+    python.is_ok_and(|status| status.success())
 }
 
 /// A busybox that runs in an otherwise empty file tree: Debian's other busybox package needs libraries.

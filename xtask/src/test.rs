@@ -1,7 +1,7 @@
 //! `cargo xtask test`
 
 use crate::{
-    bpf_toolchain, build,
+    bpf_toolchain, build, image,
     setup::{self, Purpose},
     shell::{self, step},
     vm,
@@ -34,10 +34,12 @@ pub fn verb(args: &Args) -> Result<()> {
     }
     if !args.unit && !args.vm {
         build::release()?;
+        let image = image::prepare()?;
         let mut tests = shell::cargo();
         // One at a time: they count events, and share the machine's cgroups and runtimes.
         tests.args(["test", "-p", "observer-live", "--test", "live", "--", "--test-threads=1"]);
         tests.args(&args.filter).env("OBSERVER_BIN", shell::observer());
+        tests.env("OBSERVER_IMAGE", image);
         if !shell::is_root() {
             // Only the test program runs as root, so that no file in target/ becomes root's.
             if shell::find("sudo").is_none() {
@@ -46,7 +48,7 @@ pub fn verb(args: &Args) -> Result<()> {
             eprintln!("Root is needed for the live tests; asking sudo.");
             let runner =
                 format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", env::consts::ARCH.to_uppercase());
-            tests.env(runner, "sudo --preserve-env=OBSERVER_BIN,RUST_BACKTRACE,CI --");
+            tests.env(runner, "sudo --preserve-env=OBSERVER_BIN,OBSERVER_IMAGE,RUST_BACKTRACE,CI --");
         }
         step("live tests", &mut tests)?;
     }

@@ -57,6 +57,7 @@ pub(super) fn explain(path: &Path, text: &str, error: &Error) -> ConfigError {
             format!("found {}, expected {expected}", Untrusted(unexpected, MAX_QUOTED))
         }
         Error::InvalidScalar { ty, .. } => mismatch(plain(ty)),
+        Error::InvalidBooleanStrict { .. } => mismatch(plain("bool")),
         Error::NullIntoString { .. } => mismatch("text"),
         Error::Unexpected { expected, .. } => mismatch(plain(expected)),
         Error::MultipleDocuments { .. } => "a second document begins here, expected only one".to_owned(),

@@ -46,6 +46,8 @@ pub struct Config {
     pub audit: Audit,
     pub metrics: Metrics,
     pub limits: Limits,
+    /// Give up what running does not need, once armed.
+    pub self_protection: bool,
     pub kernel: KernelOptions,
 }
 
@@ -63,6 +65,7 @@ impl Default for Config {
             audit: Audit::default(),
             metrics: Metrics::default(),
             limits: Limits::default(),
+            self_protection: true,
             kernel: KernelOptions::default(),
         }
     }

@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 41);
+    assert_eq!(expected.len(), 42);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -40,7 +40,7 @@ fn values_are_read() {
     let config = parse(
         "node: n1\nhttp: {listen: \"[::1]:1234\"}\nsocket:\n  path: /tmp/s\nrings:\n  events_bytes: 65536\n\
          host: {proc: /host/proc}\nhost_namespaces: own\nsweep_seconds: 1\n\
-         stdout:\n  format: json\naudit:\n  capabilities: true\nmetrics: {max_containers: 0}\n",
+         stdout:\n  format: json\naudit:\n  capabilities: true\nmetrics: {max_containers: 0}\nself_protection: false\n",
     )
     .expect("valid");
     assert_eq!(config.node_name(), "n1");
@@ -51,7 +51,7 @@ fn values_are_read() {
     assert_eq!(config.host_namespaces, HostNamespaces::Own);
     assert_eq!(config.sweep_seconds, 1);
     assert_eq!(config.stdout.format, StdoutFormat::Json);
-    assert!(config.audit.capabilities);
+    assert!(config.audit.capabilities && !config.self_protection);
     assert_eq!(config.metrics.max_containers, 0);
 }
 
@@ -107,7 +107,7 @@ fn the_node_has_a_name_anyhow() {
 /// Each mistake, and the one line that it gives.
 #[test]
 fn a_mistake_is_told_in_one_line() {
-    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `audit`, `metrics`, `limits`, `kernel`";
+    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `audit`, `metrics`, `limits`, `self_protection`, `kernel`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
     let cri = "a socket's absolute path of at most 107 bytes";
@@ -141,6 +141,7 @@ fn a_mistake_is_told_in_one_line() {
         ("no list of sockets", "host:\n  cri_sockets: /run/a.sock\n", "2: found `/run/a.sock`, expected a list".to_owned()),
         ("an empty name", "node: \"\"\n", "1: found string \"\", expected a name".to_owned()),
         ("nothing that can be hidden", "kernel:\n  pretend_without: [fexit]\n", "2: found string \"fexit\", expected a word that begins with field:, helper:, hook:, type:".to_owned()),
+        ("a word for yes or no", "self_protection: maybe\n", "1: found `maybe`, expected true or false".to_owned()),
         ("a list for a mapping", "rings: [1]\n", "1: found `[`, expected keys with values".to_owned()),
         ("nothing for a mapping", "node: a\nrings:\n", "2: found nothing, expected keys with values".to_owned()),
         ("text for the file", "hello\n", "1: found `hello`, expected keys with values".to_owned()),

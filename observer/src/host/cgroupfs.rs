@@ -37,8 +37,64 @@ pub fn hierarchies(proc: &Path, root: &Path) -> io::Result<Vec<Hierarchy>> {
         .collect())
 }
 
+/// Makes the paths that a process in a cgroup namespace (an agent in a pod) reads in /proc those of the hierarchies'
+/// roots, as [`walk`] has them.
+pub fn from_the_root(
+    proc: &Path,
+    hierarchies: &[Hierarchy],
+    processes: &mut [super::ProcFacts],
+) -> io::Result<()> {
+    let mounts = fs::read_to_string(proc.join("self/mountinfo"))?;
+    let namespaced: Vec<PathBuf> =
+        mounts.lines().filter_map(cgroup_mount).filter(|m| m.namespaced).map(|m| m.path).collect();
+    for hierarchy in hierarchies.iter().filter(|it| namespaced.contains(&it.mount)) {
+        let Some(root) = namespace_root(proc, hierarchy) else { continue };
+        let paths = processes.iter_mut().flat_map(|process| &mut process.cgroups);
+        for (_, path) in paths.filter(|(id, _)| *id == hierarchy.id) {
+            *path = resolve(&root, path);
+        }
+    }
+    Ok(())
+}
+
+/// Where in the hierarchy the namespace's root is: the cgroup that this process is found in, without what /proc shows of
+/// its path.
+fn namespace_root(proc: &Path, hierarchy: &Hierarchy) -> Option<String> {
+    let me = std::process::id().to_string();
+    let own = fs::read_to_string(proc.join("self/cgroup")).ok()?;
+    let number = hierarchy.id.to_string();
+    let shown = own.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        (parts.next()? == number).then_some(())?;
+        parts.nth(1)
+    })?;
+    let is_mine = |path: &str| {
+        let procs =
+            fs::read_to_string(hierarchy.mount.join(path.trim_start_matches('/')).join("cgroup.procs"));
+        procs.is_ok_and(|procs| procs.lines().any(|pid| pid == me))
+    };
+    let found = std::iter::once(String::new())
+        .chain(walk(hierarchy).into_iter().map(|cgroup| cgroup.path))
+        .find(|path| is_mine(path))?;
+    Some(found.strip_suffix(shown.trim_end_matches('/'))?.to_owned())
+}
+
+/// A path with steps up, from `root` on.
+fn resolve(root: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = root.split('/').filter(|part| !part.is_empty()).collect();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        match part {
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
 struct Mount {
     path: PathBuf,
+    /// This process is in a cgroup namespace: /proc shows it the paths from its own cgroup on.
+    namespaced: bool,
     v2: bool,
     options: Vec<String>,
 }
@@ -55,9 +111,12 @@ fn cgroup_mount(line: &str) -> Option<Mount> {
         "cgroup" => false,
         _ => return None,
     };
-    // A mount of a part of the tree would give paths that are not the hierarchy's.
-    (root == "/").then(|| Mount {
+    // A mount of a part of the tree would give paths that are not the hierarchy's. Seen from inside a cgroup namespace, the
+    // root of the whole tree is so many steps up.
+    let whole = root.split('/').all(|part| part.is_empty() || part == "..");
+    whole.then(|| Mount {
         path: path.into(),
+        namespaced: root != "/",
         v2,
         options: options.split(',').map(str::to_owned).collect(),
     })
@@ -170,14 +229,39 @@ mod tests {
         }
     }
 
+    /// As `cgroup_path_ns` (kernel/cgroup/cgroup.c) shows them.
+    #[test]
+    fn paths_seen_in_a_cgroup_namespace_are_resolved() {
+        let pod = "/kubepods.slice/pod1.slice/cri-a.scope";
+        let cases = [
+            ("/", pod),
+            ("/inner", "/kubepods.slice/pod1.slice/cri-a.scope/inner"),
+            ("/../cri-b.scope", "/kubepods.slice/pod1.slice/cri-b.scope"),
+            ("/../../pod2.slice/cri-c.scope", "/kubepods.slice/pod2.slice/cri-c.scope"),
+            ("/../../..", "/"),
+            ("/../../../system.slice/ssh.service", "/system.slice/ssh.service"),
+            // More steps than there are, and a name that only looks like one.
+            ("/../../../../../x", "/x"),
+            ("/..x", "/kubepods.slice/pod1.slice/cri-a.scope/..x"),
+        ];
+        for (shown, expected) in cases {
+            assert_eq!(resolve(pod, shown), expected, "{shown}");
+        }
+        assert_eq!(resolve("", "/a/b"), "/a/b");
+    }
+
     #[test]
     fn mountinfo_lines_of_cgroups_are_read_and_others_are_not() {
         let v1 =
             cgroup_mount("30 22 0:26 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids").unwrap();
         assert!(!v1.v2 && v1.options.contains(&"pids".to_owned()));
+        assert!(!v1.namespaced);
         let v2 = cgroup_mount("30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate").unwrap();
         assert!(v2.v2);
         assert!(cgroup_mount("30 22 0:26 /a /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids").is_none());
+        let line = "30 22 0:26 /../../.. /host/cgroup ro,relatime - cgroup2 cgroup2 rw";
+        assert!(cgroup_mount(line).unwrap().namespaced);
+        assert!(cgroup_mount("30 22 0:26 /../x /host/cgroup ro - cgroup2 cgroup2 rw").is_none());
         assert!(cgroup_mount("1 1 8:1 / / rw - ext4 /dev/root rw").is_none());
     }
 }

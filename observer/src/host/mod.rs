@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use observer_common::Inodes;
 use serde::{Deserialize, Serialize};
 
-pub use cgroupfs::{hierarchies, walk};
+pub use cgroupfs::{from_the_root, hierarchies, walk};
 pub use procfs::{own, scan, scan_some};
 pub use runtime::{RuntimeDetails, details as runtime_details};
 

@@ -28,11 +28,16 @@ pub fn collect(
 ) -> std::io::Result<Look> {
     let scanned = match scanned {
         Some(scanned) => scanned,
-        None if wanted.host_processes => host::scan(&roots.proc)?,
         None => {
-            let pids = membership.processes.iter().map(|(pid, ..)| *pid).collect();
-            // Whose they are is known already, and so what they are needs not be read.
-            host::scan_some(&roots.proc, pids, wanted.programs || wanted.every_security)
+            let mut read = if wanted.host_processes {
+                host::scan(&roots.proc)?
+            } else {
+                let pids = membership.processes.iter().map(|(pid, ..)| *pid).collect();
+                // Whose they are is known already, and so what they are needs not be read.
+                host::scan_some(&roots.proc, pids, wanted.programs || wanted.every_security)
+            };
+            host::from_the_root(&roots.proc, hierarchies, &mut read)?;
+            read
         }
     };
     let clock = Clock::now();

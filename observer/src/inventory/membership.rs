@@ -124,7 +124,8 @@ pub fn by_scan(
             cgroups.push(CgroupDir { slot, ..dir });
         }
     }
-    let processes = host::scan(&roots.proc)?;
+    let mut processes = host::scan(&roots.proc)?;
+    host::from_the_root(&roots.proc, hierarchies, &mut processes)?;
     // Those of pid 1, where they may be read; else our own have to do, and that is told.
     let first = processes.iter().find(|facts| facts.pid == 1).map(|facts| facts.inodes);
     let first = first.filter(|inodes| Tuple(*inodes).is_known() && !own_host);

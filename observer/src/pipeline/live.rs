@@ -183,6 +183,7 @@ impl Live {
         }
         let record = HostRecord::from(found);
         let mut processes = host::scan(&options.roots.proc).map_err(LiveError::Host)?;
+        host::from_the_root(&options.roots.proc, &hierarchies, &mut processes).map_err(LiveError::Host)?;
         for process in &mut processes {
             // /proc may show types that the kernel side does not.
             process.inodes = Tuple(process.inodes).as_far_as(&Tuple(record.inodes)).0;

@@ -1,0 +1,253 @@
+"""Everything below deploy/ that can be checked without a cluster. `cargo xtask deploy-check` runs it, with the tools that it
+needs; `--write` writes the plain manifests anew.
+
+Needs PyYAML, jsonschema and kubernetes-validate; helm, kubectl and promtool by the paths given.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+DEPLOY = pathlib.Path(__file__).resolve().parent
+CHART = DEPLOY / "helm/observer"
+OLDEST, NEWEST = "1.25", "1.37"
+MONITORING = ["podMonitor.enabled=true", "prometheusRule.enabled=true", "grafanaDashboard.enabled=true"]
+EVERYTHING = MONITORING + [
+    "serviceMonitor.enabled=true",
+    "hostState.docker=true",
+    "hostState.containersStorage=true",
+    "image.digest=sha256:" + 64 * "0",
+    "seccompProfile.type=Localhost",
+    "seccompProfile.localhostProfile=observer.json",
+    "seLinuxOptions.type=spc_t",
+    "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring",
+    "networkPolicy.egress[0].ports[0].port=443",
+    "imagePullSecrets[0].name=registry",
+    "podLabels.team=security",
+    "podAnnotations.note=x",
+    "nodeSelector.pool=a",
+]
+# What must be refused, and a word of the reason.
+REFUSED = [
+    (["nosuch=1"], "nosuch"),
+    (["image.tga=1"], "tga"),
+    (["capabilities={ALL}"], "capabilities"),
+    (["config.http.listen=9736"], "listen"),
+    (["seccompProfile.type=None"], "seccompProfile"),
+]
+
+problems = []
+
+
+def problem(text):
+    problems.append(text)
+    print(f"error: {text}", file=sys.stderr)
+
+
+def run(*command, fails=False, cwd=None):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=cwd)
+    if (done.returncode != 0) != fails:
+        problem(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout + (done.stderr if fails else "")
+
+
+def template(helm, values, version=NEWEST):
+    sets = [word for value in values for word in ("--set", value)]
+    return run(helm, "template", "observer", CHART, "--namespace", "observer", "--kube-version", version, *sets)
+
+
+def documents(text):
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def invalid(document, version):
+    """Why a manifest is not valid, strictly: an unknown field is a mistake."""
+    kind = document.get("kind", "?")
+    try:
+        if document.get("apiVersion", "").startswith("monitoring.coreos.com/"):
+            schema = json.loads((DEPLOY / f"schemas/{kind.lower()}.json").read_text())
+            jsonschema.validate(document, schema)
+        else:
+            kubernetes_validate.validate(document, version, strict=True)
+    except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as error:
+        return f"{kind}: {error.message}"
+    except (FileNotFoundError, kubernetes_validate.SchemaNotFoundError) as error:
+        return f"{kind}: no schema: {error}"
+    return None
+
+
+def validate(name, text, version=NEWEST, kinds=()):
+    found = documents(text)
+    for document in found:
+        if reason := invalid(document, version):
+            problem(f"{name} (Kubernetes {version}): {reason}")
+    have = {document["kind"] for document in found}
+    if missing := set(kinds) - have:
+        problem(f"{name}: has no {', '.join(sorted(missing))}")
+    return found
+
+
+def plain(text):
+    """A manifest that no helm manages."""
+    drop = re.compile(r"\s*(helm\.sh/chart|app\.kubernetes\.io/managed-by): ")
+    kept = [line for line in text.splitlines() if not drop.match(line) and not line.startswith("# Source: ")]
+    return "# Made of the chart by `cargo xtask deploy-check --write`. Change the chart.\n" + "\n".join(kept) + "\n"
+
+
+def generated(helm):
+    base = documents(template(helm, []))
+    names = {(document["kind"], document["metadata"]["name"]) for document in base}
+    both = template(helm, MONITORING).split("\n---\n")
+    extra = [
+        part
+        for part in both
+        if any((d["kind"], d["metadata"]["name"]) not in names for d in documents(part.removeprefix("---\n")))
+    ]
+    return {
+        DEPLOY / "kubernetes/base/observer.yaml": plain(template(helm, [])),
+        DEPLOY / "kubernetes/monitoring/monitoring.yaml": plain("---\n" + "\n---\n".join(extra).rstrip("\n")),
+    }
+
+
+def charts(helm):
+    run(helm, "lint", "--strict", CHART)
+    core = ["DaemonSet", "ConfigMap", "ServiceAccount", "NetworkPolicy"]
+    for version in (OLDEST, "1.29", "1.30", NEWEST):
+        validate("the chart's defaults", template(helm, [], version), version, core)
+        monitors = ["PodMonitor", "ServiceMonitor", "Service", "PrometheusRule"]
+        validate("the chart with everything", template(helm, EVERYTHING, version), version, core + monitors)
+    for values, word in REFUSED:
+        sets = [part for value in values for part in ("--set", value)]
+        said = run(helm, "template", "observer", CHART, *sets, fails=True)
+        if word not in said:
+            problem(f"the chart refuses {values} without naming {word}: {said}")
+
+
+def strictness(helm):
+    """That the validation finds mistakes at all."""
+    for document in documents(template(helm, MONITORING)):
+        if document["kind"] == "DaemonSet":
+            document["spec"]["template"]["spec"]["hostPid"] = True
+        elif document["kind"] in ("PodMonitor", "PrometheusRule"):
+            document["spec"]["nosuch"] = 1
+        else:
+            continue
+        if invalid(document, NEWEST) is None:
+            problem(f"a {document['kind']} with an unknown field is taken for valid")
+
+
+def privileges(helm):
+    """The same five everywhere, and nothing that makes a container privileged."""
+    source = (DEPLOY.parent / "observer/src/protection/capabilities.rs").read_text()
+    block = source[source.index("pub const NEEDED") : source.index("]);")]
+    needed = sorted(re.findall(r"// ([A-Z_]+)", block))
+    unit = (DEPLOY / "systemd/observer.service").read_text()
+    bounding = re.search(r"^CapabilityBoundingSet=(.*)$", unit, re.M).group(1)
+    # SYS_ADMIN is there where no tracefs is mounted; systemd mounts one.
+    if sorted(word.removeprefix("CAP_") for word in bounding.split()) != needed:
+        problem(f"the unit's capabilities are {bounding}, the agent needs {needed}")
+    daemon_set = next(d for d in documents(template(helm, [])) if d["kind"] == "DaemonSet")
+    pod = daemon_set["spec"]["template"]["spec"]
+    if not pod["hostPID"] or pod["automountServiceAccountToken"]:
+        problem("the pod must have hostPID and no token")
+    for unwanted in ("hostNetwork", "hostIPC"):
+        if pod.get(unwanted):
+            problem(f"the pod has {unwanted}")
+    (container,) = pod["containers"]
+    security = container["securityContext"]
+    expected = {
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"], "add": security["capabilities"]["add"]},
+    }
+    for key, value in expected.items():
+        if security.get(key) != value:
+            problem(f"the container's {key} is {security.get(key)}")
+    if sorted(security["capabilities"]["add"]) != needed:
+        problem(f"the chart's capabilities are {security['capabilities']['add']}, the agent needs {needed}")
+    writable = [m["name"] for m in container["volumeMounts"] if not m.get("readOnly")]
+    if writable != ["socket", "state"]:
+        problem(f"writable mounts: {writable}")
+
+
+def kustomize(kubectl):
+    core = ["Namespace", "DaemonSet", "ConfigMap", "ServiceAccount", "NetworkPolicy"]
+    validate("the kustomize base", run(kubectl, "kustomize", DEPLOY / "kubernetes/base"), kinds=core)
+    monitoring = run(kubectl, "kustomize", DEPLOY / "kubernetes/monitoring")
+    validate("the kustomize base with monitoring", monitoring, kinds=core + ["PodMonitor", "PrometheusRule"])
+
+
+def families():
+    """Names of series, by docs/metrics.md."""
+    names = {"up"}
+    for name, kind in re.findall(r"^\| `(\w+)` \| (\w+) \|", (DEPLOY.parent / "docs/metrics.md").read_text(), re.M):
+        names |= {name + suffix for suffix in ("_bucket", "_sum", "_count")} if kind == "histogram" else {name}
+    return names
+
+
+def queries(promtool):
+    rules = yaml.safe_load((CHART / "files/rules.yaml").read_text())
+    board = json.loads((CHART / "files/dashboard.json").read_text())
+    expressions = [(f"rule {r['alert']}", r["expr"]) for group in rules["groups"] for r in group["rules"]]
+    for panel in board["panels"]:
+        if not panel["targets"]:
+            problem(f"dashboard: the panel {panel['title']} shows nothing")
+        expressions += [(f"panel {panel['title']}", target["expr"]) for target in panel["targets"]]
+    ids = [panel["id"] for panel in board["panels"]]
+    if len(set(ids)) != len(ids):
+        problem("dashboard: two panels have one id")
+    places = [panel["gridPos"] for panel in board["panels"]]
+    cells = [(p["x"] + x, p["y"] + y) for p in places for x in range(p["w"]) for y in range(p["h"])]
+    if len(set(cells)) != len(cells) or any(x >= 24 for x, _ in cells):
+        problem("dashboard: panels overlap, or are beside the page")
+    known = families()
+    for where, text in expressions:
+        names = set(re.findall(r"\b((?:observer|process)_\w+|up)\b(?=\s*[\[{)=/ ]|$)", re.sub(r'"[^"]*"', '""', text)))
+        if not names:
+            problem(f"{where}: no metric in {text}")
+        for name in names - known:
+            problem(f"{where}: docs/metrics.md has no {name}")
+    concrete = [
+        re.sub(r"\$__(rate_interval|range)", "5m", text).replace("$job", "observer").replace("$instance", ".*")
+        for _, text in expressions
+    ]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        records = [{"record": f"checked:expression:{i}".replace(":", "_"), "expr": e} for i, e in enumerate(concrete)]
+        yaml.safe_dump({"groups": [{"name": "checked", "rules": records}]}, file)
+        file.flush()
+        run(promtool, "check", "rules", file.name)
+    run(promtool, "check", "rules", CHART / "files/rules.yaml")
+    run(promtool, "test", "rules", DEPLOY / "prometheus/observer.rules.test.yaml")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for tool in ("helm", "kubectl", "promtool"):
+        parser.add_argument(f"--{tool}", required=True)
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    for path, text in generated(args.helm).items():
+        if args.write:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            problem(f"{path.relative_to(DEPLOY.parent)} is not what the chart gives; run: cargo xtask deploy-check --write")
+    charts(args.helm)
+    strictness(args.helm)
+    privileges(args.helm)
+    kustomize(args.kubectl)
+    queries(args.promtool)
+    if problems:
+        sys.exit(1)
+    print("charts, manifests, rules and dashboard are well")
+
+
+main()
