@@ -57,6 +57,9 @@ pub(super) fn explain(path: &Path, text: &str, error: &Error) -> ConfigError {
             format!("found {}, expected {expected}", Untrusted(unexpected, MAX_QUOTED))
         }
         Error::InvalidScalar { ty, .. } => mismatch(plain(ty)),
+        Error::SerdeMissingField { field, .. } => {
+            format!("the key `{}` is missing", Untrusted(field, MAX_QUOTED))
+        }
         Error::NullIntoString { .. } => mismatch("text"),
         Error::Unexpected { expected, .. } => mismatch(plain(expected)),
         Error::MultipleDocuments { .. } => "a second document begins here, expected only one".to_owned(),

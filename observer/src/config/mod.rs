@@ -2,6 +2,7 @@
 //! otherwise silently mean its default.
 
 mod error;
+mod sinks;
 mod values;
 
 use std::{
@@ -12,6 +13,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use sinks::{
+    AlertmanagerSink, Body, Facility, FileSink, Format, HostPort, OtlpProtocol, OtlpSink, SinkConfig,
+    SinkFilter, SyslogAddress, SyslogSink, Tls, WebhookSink,
+};
 
 /// Read if it exists and no other file is named.
 pub const DEFAULT_PATH: &str = "/etc/observer/observer.yaml";
@@ -39,6 +44,10 @@ pub struct Config {
     #[serde(deserialize_with = "values::sweep_seconds")]
     pub sweep_seconds: u64,
     pub stdout: Stdout,
+    /// Where else alerts are delivered.
+    #[serde(deserialize_with = "sinks::sinks")]
+    pub sinks: Vec<SinkConfig>,
+    pub store: Store,
     pub audit: Audit,
     pub kernel: KernelOptions,
 }
@@ -54,6 +63,8 @@ impl Default for Config {
             host_namespaces: HostNamespaces::default(),
             sweep_seconds: 5,
             stdout: Stdout::default(),
+            sinks: Vec::new(),
+            store: Store::default(),
             audit: Audit::default(),
             kernel: KernelOptions::default(),
         }
@@ -165,6 +176,24 @@ pub enum StdoutFormat {
     Auto,
     Json,
     Text,
+}
+
+/// Where alerts wait for the sinks to take them. Not opened while there are none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// A directory.
+    #[serde(deserialize_with = "values::absolute_path")]
+    pub path: PathBuf,
+    /// What it may take of the disk.
+    #[serde(deserialize_with = "values::store_bytes")]
+    pub max_bytes: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store { path: "/var/lib/observer".into(), max_bytes: 256 << 20 }
+    }
 }
 
 /// What is counted only where it is asked for, because counting it costs others something.
