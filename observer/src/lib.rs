@@ -4,6 +4,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod decode;
+mod delivery;
 pub mod detect;
 pub mod docs;
 pub mod enrich;

@@ -58,6 +58,9 @@ pub(super) fn explain(path: &Path, text: &str, error: &Error) -> ConfigError {
         }
         Error::InvalidScalar { ty, .. } => mismatch(plain(ty)),
         Error::InvalidBooleanStrict { .. } => mismatch(plain("bool")),
+        Error::SerdeMissingField { field, .. } => {
+            format!("the key `{}` is missing", Untrusted(field, MAX_QUOTED))
+        }
         Error::NullIntoString { .. } => mismatch("text"),
         Error::Unexpected { expected, .. } => mismatch(plain(expected)),
         Error::MultipleDocuments { .. } => "a second document begins here, expected only one".to_owned(),

@@ -4,6 +4,7 @@
 mod error;
 mod limits;
 mod selector;
+mod sinks;
 mod values;
 
 use std::{
@@ -15,6 +16,10 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use limits::{Limits, Thresholds};
+pub use sinks::{
+    AlertmanagerSink, Body, Facility, FileSink, Format, HostPort, OtlpProtocol, OtlpSink, SinkConfig,
+    SinkFilter, SyslogAddress, SyslogSink, Tls, WebhookSink,
+};
 pub use values::Switch;
 
 /// Read if it exists and no other file is named.
@@ -43,6 +48,10 @@ pub struct Config {
     #[serde(deserialize_with = "values::sweep_seconds")]
     pub sweep_seconds: u64,
     pub stdout: Stdout,
+    /// Where else alerts are delivered.
+    #[serde(deserialize_with = "sinks::sinks")]
+    pub sinks: Vec<SinkConfig>,
+    pub store: Store,
     pub audit: Audit,
     pub metrics: Metrics,
     pub limits: Limits,
@@ -62,6 +71,8 @@ impl Default for Config {
             host_namespaces: HostNamespaces::default(),
             sweep_seconds: 5,
             stdout: Stdout::default(),
+            sinks: Vec::new(),
+            store: Store::default(),
             audit: Audit::default(),
             metrics: Metrics::default(),
             limits: Limits::default(),
@@ -176,6 +187,24 @@ pub enum StdoutFormat {
     Auto,
     Json,
     Text,
+}
+
+/// Where alerts wait for the sinks to take them. Not opened while there are none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// A directory.
+    #[serde(deserialize_with = "values::absolute_path")]
+    pub path: PathBuf,
+    /// What it may take of the disk.
+    #[serde(deserialize_with = "values::store_bytes")]
+    pub max_bytes: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store { path: "/var/lib/observer".into(), max_bytes: 256 << 20 }
+    }
 }
 
 /// What is counted only where it is asked for, because counting it costs others something.

@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 42);
+    assert_eq!(expected.len(), 46);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -107,9 +107,11 @@ fn the_node_has_a_name_anyhow() {
 /// Each mistake, and the one line that it gives.
 #[test]
 fn a_mistake_is_told_in_one_line() {
-    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `audit`, `metrics`, `limits`, `self_protection`, `kernel`";
+    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `sinks`, `store`, `audit`, `metrics`, `limits`, `self_protection`, `kernel`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
+    let first = "`type` as the first key of a sink";
+    let name = "a name of at most 63 of a-z, 0-9, - and _, other than stdout, socket and store";
     let cri = "a socket's absolute path of at most 107 bytes";
     let cases: &[(&str, &str, String)] = &[
         ("a misspelt key", "node: a\nhtpp:\n  listen: off\n", format!("2: unknown key `htpp` (did you mean `http`?), expected one of {top}")),
@@ -147,6 +149,19 @@ fn a_mistake_is_told_in_one_line() {
         ("text for the file", "hello\n", "1: found `hello`, expected keys with values".to_owned()),
         ("a list for text", "node: [a]\n", "1: found `[`, expected text".to_owned()),
         ("nothing for a path", "socket:\n  path:\n", "2: found nothing, expected text".to_owned()),
+        ("a sink that does not say what it is", "sinks:\n  - name: a\n    type: file\n", format!("2: found name, expected {first}")),
+        ("a sink of an unknown type", "sinks:\n  - type: sylog\n", "2: unknown value `sylog` (did you mean `syslog`?), expected one of `file`, `syslog`, `webhook`, `alertmanager`, `otlp`".to_owned()),
+        ("a key of another sink", "sinks:\n  - type: file\n    name: a\n    url: http://a\n", "4: unknown key `url`, expected one of `name`, `filter`, `format`, `path`, `rotate_bytes`, `rotate_hours`, `keep`".to_owned()),
+        ("a sink without its path", "sinks:\n  - type: file\n    name: a\n", "3: the key `path` is missing".to_owned()),
+        ("a name twice", "sinks:\n  - {type: file, name: a, path: /a}\n  - {type: file, name: a, path: /b}\n", "3: a second sink with the name `a`, expected different names".to_owned()),
+        ("a name that a metric has", "sinks:\n  - {type: file, name: stdout, path: /a}\n", format!("2: found string \"stdout\", expected {name}")),
+        ("a name with spaces", "sinks:\n  - type: file\n    name: \"a b\"\n", format!("3: found string \"a b\", expected {name}")),
+        ("a password in a URL", "sinks:\n  - type: webhook\n    name: a\n    url: http://u:p@h/\n", "4: found string \"http://u:p@h/\", expected http://HOST[:PORT][/PATH] or https://..., without user and password".to_owned()),
+        ("another protocol", "sinks:\n  - type: webhook\n    name: a\n    url: ftp://h/\n", "4: found string \"ftp://h/\", expected http://HOST[:PORT][/PATH] or https://..., without user and password".to_owned()),
+        ("no such severity", "sinks:\n  - type: file\n    name: a\n    path: /a\n    filter:\n      severity: warn\n", "6: unknown value `warn`, expected one of `info`, `notice`, `warning`, `critical`".to_owned()),
+        ("no syslog address", "sinks:\n  - {type: syslog, name: a, address: \"tcp://h\"}\n", "2: found string \"tcp://h\", expected udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH".to_owned()),
+        ("a header of ours", "sinks:\n  - type: webhook\n    name: a\n    url: http://h/\n    headers:\n      Host: b\n", "6: found string \"Host\", expected the name of a header that is not set anyway".to_owned()),
+        ("too small a store", "store:\n  max_bytes: 1000\n", "2: found integer `1000`, expected a number of bytes, from 8388608 to 1099511627776".to_owned()),
         ("two documents", "node: a\n---\nnode: b\n", "3: a second document begins here, expected only one".to_owned()),
         ("broken YAML", "node: \"a\nrings: {\n", "1: unclosed quote".to_owned()),
         ("a tab", "http:\n\tlisten: off\n", "2: tabs disallowed within this context (block indentation)".to_owned()),
@@ -166,4 +181,63 @@ fn a_file_that_cannot_be_read_is_named() {
     let error = Config::load(Some(Path::new("/proc/self"))).expect_err("a directory");
     assert!(error.to_string().starts_with("/proc/self: "), "{error}");
     assert!(Config::load(Some(Path::new("/dev/zero"))).is_err());
+}
+
+/// Every key that the comments of the default file show is one.
+#[test]
+fn sinks_are_read() {
+    let text = "sinks:
+  - type: file
+    name: archive
+    filter: {severity: warning, rules: [\"namespace.*\"], namespaces: [\"shop-*\"]}
+    format: ocsf
+    path: /var/log/observer/alerts.json
+    rotate_bytes: 104857600
+    rotate_hours: 24
+    keep: 5
+  - type: syslog
+    name: logs
+    address: tls://logs.example:6514
+    facility: local3
+    format: cef
+    tls: {ca: /ca.pem, cert: /c.pem, key: /k.pem}
+    timeout_seconds: 3
+  - {type: syslog, name: v6, address: \"udp://[::1]:514\"}
+  - {type: syslog, name: local, address: \"unix:///dev/log\"}
+  - type: webhook
+    name: siem
+    url: https://siem.example/in
+    body: array
+    batch: 7
+    gzip: true
+    headers: {X-Scope: node}
+    header_files: {Authorization: /token}
+    tls: {}
+    timeout_seconds: 10
+  - {type: alertmanager, name: am, url: \"http://am.example:9093\", labels: {cluster: c1}}
+  - {type: otlp, name: otel, url: \"https://c.example:4317\", protocol: grpc, gzip: false}
+store: {path: /data, max_bytes: 8388608}
+";
+    let config = parse(text).expect("valid");
+    let names: Vec<&str> = config.sinks.iter().map(SinkConfig::name).collect();
+    assert_eq!(names, ["archive", "logs", "v6", "local", "siem", "am", "otel"]);
+    assert_eq!(config.store, Store { path: "/data".into(), max_bytes: 8 << 20 });
+    let SinkConfig::File(file) = &config.sinks[0] else { panic!("{:?}", config.sinks[0]) };
+    assert_eq!(
+        (file.format, file.rotate_hours, file.filter.severity),
+        (Format::Ocsf, 24, Some(crate::model::Severity::Warning))
+    );
+    let addresses: Vec<String> = config.sinks[1..4]
+        .iter()
+        .map(|sink| match sink {
+            SinkConfig::Syslog(syslog) => syslog.address.to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(addresses, ["tls://logs.example:6514", "udp://[::1]:514", "unix:///dev/log"]);
+    let SinkConfig::Webhook(webhook) = &config.sinks[4] else { panic!("{:?}", config.sinks[4]) };
+    assert_eq!((webhook.body, webhook.batch, webhook.gzip), (Body::Array, 7, true));
+    // What is written down can be read again.
+    let again = serde_json::to_string(&config.sinks).expect("JSON");
+    assert_eq!(parse(&format!("sinks: {again}")).expect("valid").sinks, config.sinks);
 }

@@ -48,6 +48,64 @@ pub fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathB
     }
 }
 
+/// A path in a list or a map, where each has a line of its own.
+#[derive(Clone)]
+pub struct AbsolutePath(pub PathBuf);
+
+impl<'de> Deserialize<'de> for AbsolutePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        absolute_path(deserializer).map(AbsolutePath)
+    }
+}
+
+pub fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    Ok(Option::<AbsolutePath>::deserialize(deserializer)?.map(|path| path.0))
+}
+
+/// Words with `*` and `?`. An empty one would fit nothing, which nobody means.
+pub fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Pattern(String);
+    impl<'de> Deserialize<'de> for Pattern {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            if !text.is_empty() && text.len() <= 512 {
+                Ok(Pattern(text))
+            } else {
+                Err(D::Error::invalid_value(Unexpected::Str(&text), &"a word of at most 512 bytes"))
+            }
+        }
+    }
+    Ok(Vec::<Pattern>::deserialize(deserializer)?.into_iter().map(|it| it.0).collect())
+}
+
+pub fn timeout_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(Number {
+        expected: "a number of seconds, from 1 to 300",
+        check: |value| (1..=300).contains(&value).then_some(value),
+    })
+}
+
+pub fn batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    deserializer.deserialize_u64(Number {
+        expected: "a number of alerts, from 1 to 1000",
+        check: |value| u32::try_from(value).ok().filter(|it| (1..=1000).contains(it)),
+    })
+}
+
+pub fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    deserializer.deserialize_u64(Number {
+        expected: "a number of files, from 1 to 1000",
+        check: |value| u32::try_from(value).ok().filter(|it| (1..=1000).contains(it)),
+    })
+}
+
+pub fn store_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(Number {
+        expected: "a number of bytes, from 8388608 to 1099511627776",
+        check: |value| (8 << 20..=1 << 40).contains(&value).then_some(value),
+    })
+}
+
 /// Paths, or `unix://` and a path, as the kubelet and crictl have it.
 pub fn sockets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
     // Each by itself, so that an error has the line of the one that is wrong.

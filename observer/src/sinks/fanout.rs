@@ -14,7 +14,7 @@ use super::{TailItem, protocol::Want, questions::Questions};
 use crate::{
     inventory::Membership,
     model::{Alert, EventRecord, ProcessRef},
-    telemetry::metrics::SinkMetrics,
+    telemetry::metrics::{DropReason, SinkMetrics},
 };
 
 /// Bounds of a reader's queue, in items ...
@@ -65,6 +65,12 @@ struct Queued {
     missed_before: u64,
     weight: usize,
     item: TailItem,
+}
+
+impl std::fmt::Debug for Fanout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fanout").finish_non_exhaustive()
+    }
 }
 
 impl Default for Fanout {
@@ -180,7 +186,7 @@ impl Queue {
             place.send(Queued { missed_before: self.level.missed.swap(0, Ordering::Relaxed), weight, item });
         } else if !self.sender.is_closed() {
             self.level.missed.fetch_add(1, Ordering::Relaxed);
-            self.metrics.dropped();
+            self.metrics.dropped(DropReason::QueueFull, 1);
         }
     }
 }
@@ -329,7 +335,9 @@ mod tests {
         let text = metrics.expose(false);
         let dropped = (ALERTS + 3 - queued) * 2;
         assert!(
-            text.contains(&format!("observer_sink_dropped_total{{sink=\"stdout\"}} {dropped}\n")),
+            text.contains(&format!(
+                "observer_sink_dropped_total{{reason=\"queue_full\",sink=\"stdout\"}} {dropped}\n"
+            )),
             "{text}"
         );
         assert_eq!(metrics.lost_total(), dropped as u64);

@@ -18,9 +18,12 @@ use tokio::sync::{Notify, mpsc};
 pub use fanout::{Fanout, Subscription};
 pub use filter::Filter;
 pub use protocol::Want;
+#[cfg(test)]
+pub(crate) use protocol::sample;
 
 use crate::{
     config::Config,
+    delivery::Delivery,
     model::{Alert, EventRecord},
     telemetry::{Metrics, log},
 };
@@ -47,6 +50,9 @@ pub const SINKS: &[Sink] = &[stdout::SINK, socket::SINK];
 /// How long the queues may take to be written when the agent ends.
 const DRAIN: Duration = Duration::from_secs(3);
 
+/// ... and the store, after that: it has bounds of its own, which are shorter.
+const DELIVERY_DRAIN: Duration = Duration::from_secs(1);
+
 /// Why a sink cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
@@ -54,6 +60,8 @@ pub enum SinkError {
     Stdout(std::io::Error),
     #[error("socket {}: {what}", path.display())]
     Socket { path: PathBuf, what: String },
+    #[error("cannot start the delivery of alerts: {0}")]
+    Delivery(std::io::Error),
 }
 
 /// What a sink starts from.
@@ -75,6 +83,7 @@ struct Running {
 pub struct Sinks {
     fanout: Fanout,
     running: Vec<(&'static str, Running)>,
+    delivery: Delivery,
     reader_gone: Arc<Notify>,
 }
 
@@ -85,7 +94,13 @@ impl Sinks {
         let start = Start { config, fanout: &fanout, metrics, reader_gone: Arc::clone(&reader_gone) };
         let running =
             SINKS.iter().map(|sink| Ok((sink.name, (sink.start)(&start)?))).collect::<Result<_, _>>()?;
-        Ok(Sinks { fanout, running, reader_gone })
+        let delivery = Delivery::start(config, &fanout, metrics).map_err(SinkError::Delivery)?;
+        Ok(Sinks { fanout, running, delivery, reader_gone })
+    }
+
+    /// The sinks that can come and go.
+    pub fn delivery(&mut self) -> &mut Delivery {
+        &mut self.delivery
     }
 
     /// For the pipeline's thread.
@@ -109,6 +124,10 @@ impl Sinks {
                 log::warn!("a sink did not take everything before the end", sink = name);
                 all = false;
             }
+        }
+        if tokio::time::timeout_at(deadline + DELIVERY_DRAIN, self.delivery.ended()).await.is_err() {
+            log::warn!("the store was not closed in time");
+            all = false;
         }
         all
     }

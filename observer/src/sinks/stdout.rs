@@ -14,7 +14,10 @@ use crate::{
     config::StdoutFormat,
     render::{self, Colours},
     scheduling,
-    telemetry::{log, metrics::SinkMetrics},
+    telemetry::{
+        log,
+        metrics::{DropReason, SinkMetrics},
+    },
 };
 
 pub(super) const SINK: Sink = Sink { name: "stdout", start };
@@ -90,9 +93,7 @@ fn write_all(
             }
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return End::ReaderGone,
             Err(error) => {
-                for _ in 0..count {
-                    metrics.dropped();
-                }
+                metrics.dropped(DropReason::WriteFailed, count);
                 if std::mem::take(&mut well) {
                     log::error!("cannot write alerts to standard output", error);
                 }

@@ -123,8 +123,20 @@ families! {
         "Bytes of a ring that were read in one go, the most within the last second.";
     sink_alerts: IntCounterVec = "observer_sink_alerts_total", ["sink"],
         "Alerts that a sink wrote; for the socket, once for each subscriber.";
-    sink_dropped: IntCounterVec = "observer_sink_dropped_total", ["sink"],
-        "Alerts and events that a sink's full queue turned away; for the socket, once for each subscriber.";
+    sink_dropped: IntCounterVec = "observer_sink_dropped_total", ["sink", "reason"],
+        "Alerts and events that a sink did not get, by reason: queue_full (its queue, or that of the store, took no more; for the socket, once for each subscriber), store_full and memory_full (the oldest, that it had not taken by then), rejected (its receiver refuses them for good), too_large, unreadable (damaged in the store), write_failed (standard output).";
+    sink_retries: IntCounterVec = "observer_sink_retries_total", ["sink"],
+        "Deliveries that failed and were to be repeated.";
+    sink_backlog: IntGaugeVec = "observer_sink_backlog", ["sink"],
+        "Alerts that wait for the sink, those included that its filter will pass over.";
+    sink_up: IntGaugeVec = "observer_sink_up", ["sink"],
+        "1 if the sink's last delivery went well, or none was tried yet; 0 while it fails.";
+    store_bytes: IntGauge = "observer_store_bytes", [],
+        "Alerts in the store, in bytes; at most two fifths of store.max_bytes, because pages are not always full.";
+    store_errors: IntCounter = "observer_store_errors_total", [],
+        "Times that alerts could not be written to the store, or it could not be opened; they are in memory then.";
+    store_damaged: IntCounter = "observer_store_damaged_total", [],
+        "Times that the store was found damaged and made anew from what could be found in it.";
     container_series_dropped: IntGauge = "observer_container_series_dropped", [],
         "Living containers that have no series in the families observer_container_*, because there are more than metrics.max_containers, or because an older one has the same id.";
     limit_writers_known: IntGauge = "observer_limit_writers_known", [],
@@ -231,6 +243,12 @@ pub struct Metrics {
     inner: Arc<Inner>,
 }
 
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Metrics::new()
@@ -304,9 +322,9 @@ impl Metrics {
         }
     }
 
-    fn lose_one(&self, reason: &str) {
+    fn lose(&self, reason: &str, count: u64) {
         if let Some((_, counter)) = self.inner.lost.iter().find(|(name, _)| *name == reason) {
-            counter.inc();
+            counter.inc_by(count);
         }
     }
 
@@ -365,11 +383,48 @@ impl Metrics {
     }
 
     /// A sink's series, from zero.
-    pub(crate) fn sink(&self, name: &'static str, counts_as_loss: bool) -> SinkMetrics {
+    pub(crate) fn sink(&self, name: &str, counts_as_loss: bool) -> SinkMetrics {
+        let families = &self.inner.families;
         SinkMetrics {
-            alerts: self.inner.families.sink_alerts.with_label_values(&[name]),
-            dropped: self.inner.families.sink_dropped.with_label_values(&[name]),
+            alerts: families.sink_alerts.with_label_values(&[name]),
+            dropped: DropReason::ALL
+                .map(|reason| families.sink_dropped.with_label_values(&[name, reason.name()])),
             metrics: counts_as_loss.then(|| self.clone()),
+        }
+    }
+
+    /// A delivering sink's series besides.
+    pub(crate) fn delivery(&self, name: &str) -> DeliveryMetrics {
+        let families = &self.inner.families;
+        let up = families.sink_up.with_label_values(&[name]);
+        up.set(1);
+        DeliveryMetrics {
+            sink: self.sink(name, false),
+            retries: families.sink_retries.with_label_values(&[name]),
+            backlog: families.sink_backlog.with_label_values(&[name]),
+            up,
+        }
+    }
+
+    /// A sink that is not configured any more has no series.
+    pub(crate) fn forget_sink(&self, name: &str) {
+        let families = &self.inner.families;
+        // What was never there need not go.
+        let _ = families.sink_alerts.remove_label_values(&[name]);
+        let _ = families.sink_retries.remove_label_values(&[name]);
+        let _ = families.sink_backlog.remove_label_values(&[name]);
+        let _ = families.sink_up.remove_label_values(&[name]);
+        for reason in DropReason::ALL {
+            let _ = families.sink_dropped.remove_label_values(&[name, reason.name()]);
+        }
+    }
+
+    pub(crate) fn store(&self) -> StoreMetrics {
+        let families = &self.inner.families;
+        StoreMetrics {
+            bytes: families.store_bytes.clone(),
+            errors: families.store_errors.clone(),
+            damaged: families.store_damaged.clone(),
         }
     }
 
@@ -409,11 +464,47 @@ fn clamped(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// Why a sink does not get something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DropReason {
+    QueueFull,
+    StoreFull,
+    MemoryFull,
+    Rejected,
+    TooLarge,
+    Unreadable,
+    WriteFailed,
+}
+
+impl DropReason {
+    pub(crate) const ALL: [DropReason; 7] = [
+        DropReason::QueueFull,
+        DropReason::StoreFull,
+        DropReason::MemoryFull,
+        DropReason::Rejected,
+        DropReason::TooLarge,
+        DropReason::Unreadable,
+        DropReason::WriteFailed,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            DropReason::QueueFull => "queue_full",
+            DropReason::StoreFull => "store_full",
+            DropReason::MemoryFull => "memory_full",
+            DropReason::Rejected => "rejected",
+            DropReason::TooLarge => "too_large",
+            DropReason::Unreadable => "unreadable",
+            DropReason::WriteFailed => "write_failed",
+        }
+    }
+}
+
 /// What a sink counts.
 #[derive(Clone)]
 pub(crate) struct SinkMetrics {
     alerts: IntCounter,
-    dropped: IntCounter,
+    dropped: [IntCounter; DropReason::ALL.len()],
     metrics: Option<Metrics>,
 }
 
@@ -422,11 +513,56 @@ impl SinkMetrics {
         self.alerts.inc_by(alerts);
     }
 
-    pub(crate) fn dropped(&self) {
-        self.dropped.inc();
+    pub(crate) fn dropped(&self, reason: DropReason, count: u64) {
+        self.dropped[reason as usize].inc_by(count);
         if let Some(metrics) = &self.metrics {
-            metrics.lose_one(SINK);
+            metrics.lose(SINK, count);
         }
+    }
+}
+
+/// What a sink counts that takes from the store.
+#[derive(Clone)]
+pub(crate) struct DeliveryMetrics {
+    pub(crate) sink: SinkMetrics,
+    retries: IntCounter,
+    backlog: IntGauge,
+    up: IntGauge,
+}
+
+impl DeliveryMetrics {
+    pub(crate) fn retried(&self) {
+        self.retries.inc();
+    }
+
+    pub(crate) fn backlog(&self, alerts: u64) {
+        self.backlog.set(clamped(alerts));
+    }
+
+    pub(crate) fn up(&self, well: bool) {
+        self.up.set(i64::from(well));
+    }
+}
+
+/// What the store counts.
+#[derive(Clone)]
+pub(crate) struct StoreMetrics {
+    bytes: IntGauge,
+    errors: IntCounter,
+    damaged: IntCounter,
+}
+
+impl StoreMetrics {
+    pub(crate) fn bytes(&self, bytes: u64) {
+        self.bytes.set(clamped(bytes));
+    }
+
+    pub(crate) fn failed(&self) {
+        self.errors.inc();
+    }
+
+    pub(crate) fn damaged(&self) {
+        self.damaged.inc();
     }
 }
 
@@ -459,6 +595,7 @@ mod tests {
         let classified = metrics.expose(true);
         show_a_container(&metrics, false);
         metrics.sink("stdout", true);
+        metrics.delivery("siem");
         let text = metrics.expose(true);
         let mut heads = std::collections::BTreeSet::new();
         for family in families() {
@@ -503,13 +640,16 @@ mod tests {
         }
         metrics.lost("no such reason", 9);
         metrics.lost("decode", 1);
-        metrics.sink("stdout", true).dropped();
-        metrics.sink("socket", false).dropped();
+        metrics.sink("stdout", true).dropped(DropReason::WriteFailed, 1);
+        metrics.sink("socket", false).dropped(DropReason::QueueFull, 1);
         let text = metrics.expose(false);
         assert_eq!(value(&text, "observer_events_lost_total{reason=\"ring_full\"}"), Some(7.0));
         assert_eq!(value(&text, "observer_events_lost_total{reason=\"decode\"}"), Some(1.0));
         assert_eq!(value(&text, "observer_events_lost_total{reason=\"sink\"}"), Some(1.0));
-        assert_eq!(value(&text, "observer_sink_dropped_total{sink=\"socket\"}"), Some(1.0));
+        assert_eq!(
+            value(&text, "observer_sink_dropped_total{reason=\"queue_full\",sink=\"socket\"}"),
+            Some(1.0)
+        );
         assert_eq!(metrics.lost_total(), 9);
     }
 

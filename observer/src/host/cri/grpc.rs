@@ -11,7 +11,11 @@ use std::{io, path::Path};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use prost::Message;
-use tokio::{net::UnixStream, task::AbortHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    task::AbortHandle,
+};
 
 /// Of headers and trailers.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
@@ -24,6 +28,9 @@ const PREFIX_BYTES: usize = 5;
 
 /// The method is not known there (grpc: doc/statuscodes.md).
 pub const UNIMPLEMENTED: u32 = 12;
+/// Those after which a question may be repeated (opentelemetry: docs/specs/otlp.md): cancelled, deadline exceeded, resource
+/// exhausted, aborted, out of range, unavailable, data loss; and 16, unauthenticated, because tokens are renewed.
+pub const UNAVAILABLE_CODES: [u32; 8] = [1, 4, 8, 10, 11, 14, 15, 16];
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +55,8 @@ pub enum GrpcError {
 pub struct Connection {
     requests: SendRequest<Bytes>,
     driver: AbortHandle,
+    /// What stands before a method in its URL.
+    base: String,
 }
 
 impl Drop for Connection {
@@ -63,6 +72,17 @@ impl Connection {
     /// [`GrpcError::Connect`] if nobody listens there, [`GrpcError::Http2`] if that is no HTTP/2.
     pub async fn open(socket: &Path) -> Result<Self, GrpcError> {
         let stream = UnixStream::connect(socket).await.map_err(GrpcError::Connect)?;
+        Connection::over(stream, "http://localhost".to_owned()).await
+    }
+
+    /// The same over a stream that is open; `base` is the scheme and authority that the other side is to be called by.
+    ///
+    /// # Errors
+    /// [`GrpcError::Http2`] if that is no HTTP/2.
+    pub async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        stream: S,
+        base: String,
+    ) -> Result<Self, GrpcError> {
         let (requests, connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(WINDOW_BYTES)
@@ -72,7 +92,7 @@ impl Connection {
             .await?;
         // How it ends, the requests on it are told.
         let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
-        Ok(Connection { requests, driver })
+        Ok(Connection { requests, driver, base })
     }
 
     /// Sends `question` to `method` (`/SERVICE/METHOD`) and gives what comes back: one message of at most `limit_bytes`.
@@ -85,12 +105,27 @@ impl Connection {
         question: &impl Message,
         limit_bytes: usize,
     ) -> Result<A, GrpcError> {
-        let request = http::Request::post(format!("http://localhost{method}"))
+        self.ask_with(method, &http::HeaderMap::new(), question, limit_bytes).await
+    }
+
+    /// The same with headers besides.
+    ///
+    /// # Errors
+    /// Any [`GrpcError`] but [`GrpcError::Connect`].
+    pub async fn ask_with<A: Message + Default>(
+        &self,
+        method: &'static str,
+        headers: &http::HeaderMap,
+        question: &impl Message,
+        limit_bytes: usize,
+    ) -> Result<A, GrpcError> {
+        let mut request = http::Request::post(format!("{}{method}", self.base))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .header("user-agent", concat!("observer/", env!("CARGO_PKG_VERSION")))
             .body(())
             .map_err(|_| GrpcError::Malformed("no such method name"))?;
+        request.headers_mut().extend(headers.clone());
         let mut requests = self.requests.clone().ready().await?;
         let (response, mut body) = requests.send_request(request, false)?;
         body.send_data(framed(question)?, true)?;

@@ -6,7 +6,7 @@
 //! that it does (hang, talk without end, talk nonsense) does more harm than that names are missing.
 
 mod client;
-mod grpc;
+pub(crate) mod grpc;
 mod messages;
 #[cfg(test)]
 mod tests;

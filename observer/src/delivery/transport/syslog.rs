@@ -1,0 +1,363 @@
+//! Syslog: RFC 5424 messages over UDP (RFC 5426), TCP with octet counting (RFC 6587), TLS (RFC 5425), or a local socket.
+//!
+//! None of these acknowledges anything. Over TCP and TLS a batch counts as delivered when the other side's kernel has
+//! acknowledged all its bytes; what the receiver then does with them is its own.
+
+use std::{
+    fmt::Write as _,
+    io,
+    os::fd::{AsRawFd, RawFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpStream, UdpSocket, UnixDatagram},
+};
+use tokio_rustls::client::TlsStream;
+
+use super::{Failure, tls};
+use crate::{
+    config::{Facility, Format, HostPort, SyslogAddress, SyslogSink, Tls},
+    delivery::{format, worker::Outgoing},
+    model::Severity,
+};
+
+/// RFC 5424, 6: the fields' bounds.
+const MAX_HOSTNAME: usize = 255;
+const MAX_MSGID: usize = 32;
+/// What an IP datagram can hold.
+const MAX_DATAGRAM: usize = 65_000;
+
+pub struct Syslog {
+    address: SyslogAddress,
+    tls: Tls,
+    timeout: Duration,
+    format: Format,
+    facility: Facility,
+    /// As it stands in a message.
+    node: String,
+    open: Option<Open>,
+}
+
+enum Open {
+    Udp(UdpSocket),
+    Unix(UnixDatagram),
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Syslog {
+    pub fn new(config: &SyslogSink, node: &Arc<str>) -> Self {
+        Syslog {
+            address: config.address.clone(),
+            tls: config.tls.clone(),
+            timeout: Duration::from_secs(config.timeout_seconds),
+            format: config.format,
+            facility: config.facility,
+            node: printable(node, MAX_HOSTNAME),
+            open: None,
+        }
+    }
+
+    pub async fn send(&mut self, part: &[Outgoing]) -> Result<(), Failure> {
+        let timeout = self.timeout;
+        let result = match tokio::time::timeout(timeout, self.send_now(part)).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::retry(format!("not taken within {} s", timeout.as_secs()))),
+        };
+        if result.is_err() {
+            self.open = None;
+        }
+        result
+    }
+
+    async fn send_now(&mut self, part: &[Outgoing]) -> Result<(), Failure> {
+        let messages: Vec<Vec<u8>> = part.iter().map(|it| self.message(it)).collect();
+        let mut open = match self.open.take() {
+            Some(open) if !open.is_closed() => open,
+            _ => self.open().await?,
+        };
+        match &mut open {
+            Open::Udp(socket) => {
+                for message in &messages {
+                    let sent = socket.send(message).await;
+                    datagram(sent, message.len())?;
+                }
+            }
+            Open::Unix(socket) => {
+                for message in &messages {
+                    let sent = socket.send(message).await;
+                    datagram(sent, message.len())?;
+                }
+            }
+            Open::Tcp(stream) => {
+                stream.write_all(&counted(&messages)).await.map_err(Failure::retry)?;
+                acknowledged(stream.as_raw_fd()).await?;
+            }
+            Open::Tls(stream) => {
+                stream.write_all(&counted(&messages)).await.map_err(Failure::retry)?;
+                stream.flush().await.map_err(Failure::retry)?;
+                acknowledged(stream.get_ref().0.as_raw_fd()).await?;
+            }
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Open, Failure> {
+        let at = |error: io::Error| Failure::retry(format!("{}: {error}", self.address));
+        match &self.address {
+            SyslogAddress::Udp(place) => {
+                let peer = tokio::net::lookup_host((place.host.as_str(), place.port))
+                    .await
+                    .map_err(at)?
+                    .next()
+                    .ok_or_else(|| Failure::retry(format!("{}: no address", self.address)))?;
+                let local = if peer.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(local).await.map_err(at)?;
+                socket.connect(peer).await.map_err(at)?;
+                Ok(Open::Udp(socket))
+            }
+            SyslogAddress::Unix(path) => {
+                let socket = UnixDatagram::unbound().map_err(at)?;
+                socket.connect(path).map_err(at)?;
+                Ok(Open::Unix(socket))
+            }
+            SyslogAddress::Tcp(place) => Ok(Open::Tcp(self.connect(place).await?)),
+            SyslogAddress::Tls(place) => {
+                let stream = self.connect(place).await?;
+                let stream = tls::connect(&self.tls, &place.host, &[], stream)
+                    .await
+                    .map_err(|why| Failure::retry(format!("{}: {why}", self.address)))?;
+                Ok(Open::Tls(Box::new(stream)))
+            }
+        }
+    }
+
+    async fn connect(&self, place: &HostPort) -> Result<TcpStream, Failure> {
+        let stream = TcpStream::connect((place.host.as_str(), place.port))
+            .await
+            .map_err(|error| Failure::retry(format!("{}: {error}", self.address)))?;
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    fn message(&self, outgoing: &Outgoing) -> Vec<u8> {
+        let alert = &outgoing.alert;
+        let severity: u8 = match alert.severity {
+            Severity::Critical => 2,
+            Severity::Warning => 4,
+            Severity::Notice => 5,
+            Severity::Info => 6,
+        };
+        let time = format::time(&alert.time);
+        let mut head = String::new();
+        let _ = write!(
+            head,
+            "<{}>1 {time:.6} {} observer {} {} - ",
+            self.facility as u8 * 8 + severity,
+            self.node,
+            std::process::id(),
+            printable(&alert.rule, MAX_MSGID),
+        );
+        let mut message = head.into_bytes();
+        message.extend_from_slice(&format::line(self.format, outgoing));
+        message
+    }
+}
+
+impl Open {
+    /// Whether the other side has hung up: what is written then is lost, and the first write does not say so.
+    fn is_closed(&self) -> bool {
+        let stream = match self {
+            Open::Udp(_) | Open::Unix(_) => return false,
+            Open::Tcp(stream) => stream,
+            Open::Tls(stream) => stream.get_ref().0,
+        };
+        let mut byte = [0];
+        // SAFETY: one writable byte, a descriptor that is open; neither waits nor takes anything.
+        let read = unsafe {
+            libc::recv(stream.as_raw_fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+        };
+        match read {
+            0 => true,
+            // A receiver has nothing to say; over TLS there are records of the protocol's own.
+            1.. => false,
+            _ => io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+fn datagram(sent: io::Result<usize>, length: usize) -> Result<(), Failure> {
+    match sent {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) || length > MAX_DATAGRAM => {
+            Err(Failure::TooLarge { why: format!("{length} bytes do not fit into a datagram") })
+        }
+        Err(error) => Err(Failure::retry(error)),
+    }
+}
+
+fn counted(messages: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(messages.iter().map(|it| it.len() + 8).sum());
+    for message in messages {
+        bytes.extend_from_slice(format!("{} ", message.len()).as_bytes());
+        bytes.extend_from_slice(message);
+    }
+    bytes
+}
+
+/// Ready when the other side's kernel has everything. The caller sets a bound.
+async fn acknowledged(socket: RawFd) -> Result<(), Failure> {
+    let mut wait = Duration::from_micros(200);
+    loop {
+        let (mut unsent, mut error) = (0i32, 0i32);
+        let mut length = size_of::<i32>() as libc::socklen_t;
+        // SAFETY: the request writes one int (tcp(7), SIOCOUTQ), the option another.
+        let failed = unsafe {
+            libc::ioctl(socket, libc::TIOCOUTQ, &raw mut unsent) != 0
+                || libc::getsockopt(
+                    socket,
+                    libc::SOL_SOCKET,
+                    libc::SO_ERROR,
+                    (&raw mut error).cast(),
+                    &raw mut length,
+                ) != 0
+        };
+        if failed {
+            return Err(Failure::retry(io::Error::last_os_error()));
+        }
+        if error != 0 {
+            return Err(Failure::retry(io::Error::from_raw_os_error(error)));
+        }
+        if unsent == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// As a field of the header takes it: visible ASCII, at least one.
+fn printable(text: &str, bound: usize) -> String {
+    let field: String =
+        text.chars().take(bound).map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
+    if field.is_empty() { "-".to_owned() } else { field }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read,
+        net::{TcpListener, UdpSocket as Receiver},
+    };
+
+    use super::*;
+    use crate::delivery::format::tests::full;
+
+    fn syslog(address: &str) -> Syslog {
+        let text = format!("sinks: [{{type: syslog, name: s, address: \"{address}\"}}]");
+        let config = crate::config::Config::parse("t".as_ref(), &text).expect("valid");
+        match &config.sinks[0] {
+            crate::config::SinkConfig::Syslog(config) => Syslog::new(config, &"node 1".into()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn outgoing() -> Outgoing {
+        let alert = full();
+        Outgoing { json: serde_json::to_vec(&alert).expect("JSON").into(), alert }
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(future)
+    }
+
+    /// Checks one message, and returns what is left.
+    fn check(message: &[u8]) {
+        let sent = outgoing();
+        let expected = format!(
+            "<26>1 2026-01-02T03:04:05.000000Z node_1 observer {} namespace.escape - ",
+            std::process::id()
+        );
+        let text = String::from_utf8(message.to_vec()).expect("UTF-8");
+        assert_eq!(text.strip_prefix(&expected), std::str::from_utf8(&sent.json).ok(), "{text}");
+    }
+
+    #[test]
+    fn a_datagram_is_a_message() {
+        let receiver = Receiver::bind("127.0.0.1:0").expect("a port");
+        let mut sink = syslog(&format!("udp://{}", receiver.local_addr().expect("its address")));
+        block_on(sink.send(&[outgoing()])).expect("sent");
+        let mut bytes = [0; 65536];
+        let length = receiver.recv(&mut bytes).expect("a datagram");
+        check(&bytes[..length]);
+    }
+
+    #[test]
+    fn a_local_socket_takes_it_too() {
+        let path = std::env::temp_dir().join(format!("observer-syslog-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let receiver = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+        let mut sink = syslog(&format!("unix://{}", path.display()));
+        block_on(sink.send(&[outgoing()])).expect("sent");
+        let mut bytes = [0; 65536];
+        let length = receiver.recv(&mut bytes).expect("a message");
+        let _ = std::fs::remove_file(&path);
+        check(&bytes[..length]);
+    }
+
+    /// Two messages, each with its length; then the receiver hangs up, and the next goes over a new connection.
+    #[test]
+    fn over_tcp_each_message_has_its_length_and_a_hang_up_loses_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut sink = syslog(&format!("tcp://{}", listener.local_addr().expect("its address")));
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            for count in [2, 1] {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                for _ in 0..count {
+                    let mut length = 0;
+                    loop {
+                        let mut byte = [0];
+                        stream.read_exact(&mut byte).expect("a length");
+                        match byte[0] {
+                            b' ' => break,
+                            digit => length = length * 10 + usize::from(digit - b'0'),
+                        }
+                    }
+                    let mut message = vec![0; length];
+                    stream.read_exact(&mut message).expect("a message");
+                    all.push(message);
+                }
+            }
+            all
+        });
+        block_on(async {
+            sink.send(&[outgoing(), outgoing()]).await.expect("sent");
+            while !sink.open.as_ref().is_none_or(Open::is_closed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            sink.send(&[outgoing()]).await.expect("sent");
+        });
+        let all = reader.join().expect("the reader");
+        assert_eq!(all.len(), 3);
+        all.iter().for_each(|message| check(message));
+    }
+
+    #[test]
+    fn nobody_there_is_a_reason_to_try_again() {
+        for address in ["tcp://127.0.0.1:1", "tls://127.0.0.1:1", "unix:///nonexistent/log"] {
+            let Err(Failure::Retry { why, .. }) = block_on(syslog(address).send(&[outgoing()])) else {
+                panic!("{address} takes it");
+            };
+            assert!(why.starts_with(address), "{why}");
+        }
+    }
+}
