@@ -33,7 +33,7 @@ pub fn verb() -> Result<()> {
 
     deploy_check::check(false)?;
 
-    build::release()?;
+    build::quick()?;
     docs::check()
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask test`
 
 use crate::{
-    bpf_toolchain, build, image,
+    bpf_toolchain, image,
     setup::{self, Purpose},
     shell::{self, step},
     vm,
@@ -33,12 +33,12 @@ pub fn verb(args: &Args) -> Result<()> {
         step("unit, golden and replay tests", tests.args(&args.filter))?;
     }
     if !args.unit && !args.vm {
-        build::release()?;
+        // What ships is what is tested: the static build, in the image and by itself.
         let image = image::prepare()?;
         let mut tests = shell::cargo();
         // One at a time: they count events, and share the machine's cgroups and runtimes.
         tests.args(["test", "-p", "observer-live", "--test", "live", "--", "--test-threads=1"]);
-        tests.args(&args.filter).env("OBSERVER_BIN", shell::observer());
+        tests.args(&args.filter).env("OBSERVER_BIN", image.join("observer"));
         tests.env("OBSERVER_IMAGE", image);
         if !shell::is_root() {
             // Only the test program runs as root, so that no file in target/ becomes root's.

@@ -7,7 +7,6 @@ mod kernels;
 mod record;
 
 use crate::{
-    build,
     setup::{self, Purpose},
     shell,
 };
@@ -204,12 +203,12 @@ fn run(kernel: Kernel, layout: Layout, image: &Path, args: &Args) -> Result<()> 
 
 /// Builds what runs in the machines.
 fn image() -> Result<PathBuf> {
-    build::release()?;
+    let observer = crate::image::prepare()?.join("observer");
     let tests = build_tests()?;
     let attacks = shell::target_dir().join("debug/observer-attacks");
     let to = shell::target_dir().join("vm/image.cpio");
     std::fs::create_dir_all(shell::target_dir().join("vm"))?;
-    image::write(&image::Contents { observer: &shell::observer(), tests: &tests, attacks: &attacks }, &to)
+    image::write(&image::Contents { observer: &observer, tests: &tests, attacks: &attacks }, &to)
         .context("the machine's image")?;
     Ok(to)
 }
