@@ -9,6 +9,6 @@ use super::Global;
 pub struct Args {}
 
 pub fn run(_args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    crate::app::run(&global.config()?)?;
+    crate::app::run(&global.config()?, global.config_path())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 //! otherwise silently mean its default.
 
 mod error;
+mod exceptions;
 mod sinks;
 mod values;
 
@@ -13,6 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use exceptions::ExceptionConfig;
 pub use sinks::{
     AlertmanagerSink, Body, Facility, FileSink, Format, HostPort, OtlpProtocol, OtlpSink, SinkConfig,
     SinkFilter, SyslogAddress, SyslogSink, Tls, WebhookSink,
@@ -48,6 +50,9 @@ pub struct Config {
     #[serde(deserialize_with = "sinks::sinks")]
     pub sinks: Vec<SinkConfig>,
     pub store: Store,
+    /// Alerts that are not wanted.
+    #[serde(deserialize_with = "exceptions::exceptions")]
+    pub exceptions: Vec<ExceptionConfig>,
     pub audit: Audit,
     pub kernel: KernelOptions,
 }
@@ -65,6 +70,7 @@ impl Default for Config {
             stdout: Stdout::default(),
             sinks: Vec::new(),
             store: Store::default(),
+            exceptions: Vec::new(),
             audit: Audit::default(),
             kernel: KernelOptions::default(),
         }
