@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
+    io::IsTerminal,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,19 +22,25 @@ use tokio::{
 
 use crate::{
     config::{Config, HostNamespaces},
+    exceptions::Exceptions,
     host::{Roots, cri::Sockets},
     inventory::Membership,
     kernel::{Kernel, KernelError, LoadOptions, Pretend},
     limits::ContainerResources,
     model::{Alert, EventRecord},
     pipeline::{ContainerChecks, Live, LiveError, LiveOptions, Output, Status, StopSignal},
-    protection, scheduling,
+    protection,
+    reload::Reloader,
+    scheduling,
     sinks::{Fanout, SinkError, Sinks, TailItem},
     telemetry::{
         Health, Metrics, http, log,
         metrics::{CapabilitySeries, ResourceSeries, Ring},
     },
 };
+
+/// How often the configuration's file is looked at.
+const RELOAD: Duration = Duration::from_secs(2);
 
 /// Why the agent could not run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +107,8 @@ async fn asked_to_end() -> std::io::Result<()> {
 }
 
 /// `observer run`: until SIGTERM or SIGINT, or until nobody reads the alerts any more.
-pub fn run(config: &Config) -> Result<(), AppError> {
+/// `named` is the file that `config` was read from, if one was named: it is read again when it changes.
+pub fn run(config: &Config, named: Option<&Path>) -> Result<(), AppError> {
     let started = Instant::now();
     scheduling::prefer();
     let runtime = runtime()?;
@@ -114,7 +122,9 @@ pub fn run(config: &Config) -> Result<(), AppError> {
             Some(address) => Some(http::bind(address).await?),
             None => None,
         };
-        let sinks = Sinks::start(config, &metrics)?;
+        let mut sinks = Sinks::start(config, &metrics)?;
+        let exceptions = Exceptions::new(&config.exceptions, &metrics);
+        let mut reloader = Reloader::new(named, config, &metrics);
         let (end_http, http_ends) = oneshot::channel::<()>();
         if let Some(server) = server {
             let address = server.local_address();
@@ -127,6 +137,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         let stop = StopSignal::new()?;
         let output = Agent {
             fanout: sinks.fanout(),
+            exceptions: exceptions.clone(),
             metrics: metrics.clone(),
             health: health.clone(),
             counts: BTreeMap::new(),
@@ -140,11 +151,33 @@ pub fn run(config: &Config) -> Result<(), AppError> {
             let _ = done.send(());
             result
         })?;
-        tokio::select! {
-            result = asked_to_end() => result?,
-            () = sinks.reader_gone() => log::info!("nobody reads standard output any more"),
-            // An error, or a panic: both are in what the thread returns.
-            _ = &mut pipeline_done => {}
+        let mut hang_up = signal(SignalKind::hangup())?;
+        // Started by hand, the signal means what it means to every program.
+        let on_terminal = std::io::stdout().is_terminal();
+        let mut look = tokio::time::interval(RELOAD);
+        let end = asked_to_end();
+        tokio::pin!(end);
+        loop {
+            let reload = tokio::select! {
+                result = &mut end => break result?,
+                () = sinks.reader_gone() => break log::info!("nobody reads standard output any more"),
+                // An error, or a panic: both are in what the thread returns.
+                _ = &mut pipeline_done => break,
+                _ = hang_up.recv() => {
+                    if on_terminal {
+                        break log::info!("the terminal is gone");
+                    }
+                    sinks.delivery().reopen();
+                    true
+                }
+                _ = look.tick() => reloader.has_changed(),
+            };
+            if reload && let Some(config) = reloader.read() {
+                exceptions.reload(&config.exceptions);
+                if let Err(error) = sinks.delivery().reload(&config.sinks) {
+                    log::error!("the sinks cannot be changed", error);
+                }
+            }
         }
         health.set_ready(false);
         stop.stop();
@@ -203,6 +236,7 @@ fn tell_what_is_missing(kernel: &Kernel) {
 /// Output of an agent: sinks, metrics, health.
 struct Agent {
     fanout: Fanout,
+    exceptions: Exceptions,
     metrics: Metrics,
     health: Health,
     /// Events since the metrics were last told: one addition per event instead of a look-up of its series.
@@ -216,6 +250,9 @@ impl Output for Agent {
         // What was there before the agent has no latency.
         if latency_ns > 0 {
             self.metrics.latency(Duration::from_nanos(latency_ns));
+        }
+        if self.exceptions.hide(&alert) {
+            return;
         }
         self.metrics.alert(&alert.rule, alert.severity);
         self.fanout.alert(&alert);
@@ -317,6 +354,7 @@ pub fn standalone_tail(
     sink: impl FnMut(TailItem) -> ControlFlow<()>,
 ) -> Result<(), AppError> {
     struct Tail<F> {
+        exceptions: Exceptions,
         want_events: bool,
         sink: F,
         over: bool,
@@ -328,7 +366,9 @@ pub fn standalone_tail(
     }
     impl<F: FnMut(TailItem) -> ControlFlow<()>> Output for Tail<F> {
         fn alert(&mut self, alert: Arc<Alert>, _: u64) {
-            self.take(TailItem::Alert(alert));
+            if !self.exceptions.hide(&alert) {
+                self.take(TailItem::Alert(alert));
+            }
         }
         fn event(&mut self, event: Arc<EventRecord>) {
             self.take(TailItem::Event(event));
@@ -342,7 +382,8 @@ pub fn standalone_tail(
             !self.over
         }
     }
-    alone(&config, None, None, || {}, &mut Tail { want_events, sink, over: false })
+    let exceptions = Exceptions::new(&config.exceptions, &Metrics::new());
+    alone(&config, None, None, || {}, &mut Tail { exceptions, want_events, sink, over: false })
 }
 
 /// What a recording holds.

@@ -21,7 +21,7 @@ mod tree;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -60,6 +60,11 @@ pub struct Global {
 }
 
 impl Global {
+    /// The file that was named.
+    pub fn config_path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// The configuration that these options name.
     pub fn config(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref())

@@ -15,6 +15,6 @@ pub struct Args {
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let mut config = global.config()?;
     config.node = args.node.or(config.node);
-    crate::app::run(&config)?;
+    crate::app::run(&config, global.config_path())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 //! otherwise silently mean its default.
 
 mod error;
+mod exceptions;
 mod limits;
 mod selector;
 mod sinks;
@@ -15,6 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use exceptions::ExceptionConfig;
 pub use limits::{Limits, Thresholds};
 pub use sinks::{
     AlertmanagerSink, Body, Facility, FileSink, Format, HostPort, OtlpProtocol, OtlpSink, SinkConfig,
@@ -52,6 +54,9 @@ pub struct Config {
     #[serde(deserialize_with = "sinks::sinks")]
     pub sinks: Vec<SinkConfig>,
     pub store: Store,
+    /// Alerts that are not wanted.
+    #[serde(deserialize_with = "exceptions::exceptions")]
+    pub exceptions: Vec<ExceptionConfig>,
     pub audit: Audit,
     pub metrics: Metrics,
     pub limits: Limits,
@@ -73,6 +78,7 @@ impl Default for Config {
             stdout: Stdout::default(),
             sinks: Vec::new(),
             store: Store::default(),
+            exceptions: Vec::new(),
             audit: Audit::default(),
             metrics: Metrics::default(),
             limits: Limits::default(),

@@ -98,6 +98,7 @@ pub(super) mod tests {
             id: "ab".into(),
             name: Some(name.into()),
             image: Some("redis:7".into()),
+            image_digest: None,
             runtime,
             pod: None,
             metadata: Metadata::Known,

@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 46);
+    assert_eq!(expected.len(), 47);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -107,7 +107,7 @@ fn the_node_has_a_name_anyhow() {
 /// Each mistake, and the one line that it gives.
 #[test]
 fn a_mistake_is_told_in_one_line() {
-    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `sinks`, `store`, `audit`, `metrics`, `limits`, `self_protection`, `kernel`";
+    let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `sinks`, `store`, `exceptions`, `audit`, `metrics`, `limits`, `self_protection`, `kernel`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
     let first = "`type` as the first key of a sink";
@@ -162,6 +162,13 @@ fn a_mistake_is_told_in_one_line() {
         ("no syslog address", "sinks:\n  - {type: syslog, name: a, address: \"tcp://h\"}\n", "2: found string \"tcp://h\", expected udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH".to_owned()),
         ("a header of ours", "sinks:\n  - type: webhook\n    name: a\n    url: http://h/\n    headers:\n      Host: b\n", "6: found string \"Host\", expected the name of a header that is not set anyway".to_owned()),
         ("too small a store", "store:\n  max_bytes: 1000\n", "2: found integer `1000`, expected a number of bytes, from 8388608 to 1099511627776".to_owned()),
+        ("an exception without an end", "exceptions:\n  - name: e\n    reason: r\n    rules: [a]\n", "4: the key `expires` is missing".to_owned()),
+        ("an end that is no day", "exceptions:\n  - name: e\n    reason: r\n    expires: soon\n", "4: found string \"soon\", expected a date, such as 2027-01-31".to_owned()),
+        ("an exception without a reason", "exceptions:\n  - name: e\n    reason: \" \"\n", "3: found string \" \", expected a reason of at most 1024 bytes".to_owned()),
+        ("an exception by comm", "exceptions:\n  - name: e\n    comm: runc\n", "3: unknown key `comm`, expected one of `name`, `reason`, `expires`, `rules`, `images`, `image_digests`, `containers`, `namespaces`, `executables`".to_owned()),
+        ("a path alone", "exceptions:\n  - {name: e, reason: r, expires: 2027-01-31, executables: [/bin/a]}\n", "2: the exception `e` names executables alone, expected image_digests with them".to_owned()),
+        ("an exception from everything", "exceptions:\n  - {name: e, reason: r, expires: 2027-01-31}\n", "2: the exception `e` hides everything, expected rules, images, image_digests, containers or namespaces".to_owned()),
+        ("half a digest", "exceptions:\n  - name: e\n    reason: r\n    expires: 2027-01-31\n    image_digests: [\"sha256:12\"]\n", "5: found string \"sha256:12\", expected sha256: and 64 hexadecimal digits".to_owned()),
         ("two documents", "node: a\n---\nnode: b\n", "3: a second document begins here, expected only one".to_owned()),
         ("broken YAML", "node: \"a\nrings: {\n", "1: unclosed quote".to_owned()),
         ("a tab", "http:\n\tlisten: off\n", "2: tabs disallowed within this context (block indentation)".to_owned()),

@@ -255,4 +255,6 @@ fn names(sinks: &[SinkConfig]) -> Vec<String> {
 }
 
 #[cfg(test)]
+pub(crate) use format::tests::full as full_alert;
+#[cfg(test)]
 mod tests;

@@ -479,6 +479,7 @@ impl Keeper {
             Ok(committed) => {
                 self.cost = cost;
                 self.metrics.bytes(cost);
+                self.metrics.stored(records.len());
                 let mut state = self.queue.lock();
                 for _ in &records {
                     state.pop();

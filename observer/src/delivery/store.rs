@@ -183,7 +183,8 @@ impl Store {
         cursors: Option<&BTreeMap<String, u64>>,
         cost: &mut u64,
     ) -> Result<Committed, StoreError> {
-        let taken = cursors.and_then(|it| it.values().copied().min()).unwrap_or(0);
+        // Where there are no sinks, nothing has to be kept.
+        let taken = cursors.map_or(0, |it| it.values().copied().min().unwrap_or(u64::MAX));
         let (committed, new_cost) = self.with(|database| {
             let (mut committed, mut new_cost) = (Committed::default(), *cost);
             let write = database.begin_write()?;

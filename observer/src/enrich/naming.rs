@@ -32,6 +32,7 @@ impl Enricher {
         let Some(container) = self.world.containers.get_mut(&key) else { return };
         container.name = facts.name.clone().or(container.name.take());
         container.image = facts.image.clone().or(container.image.take());
+        container.image_digest = facts.image_hash().or(container.image_digest.take());
         container.runtime = better(container.runtime, facts);
         container.pod = pod(facts).or(container.pod.take());
         let metadata = found(container.runtime, facts, container.metadata);
@@ -81,6 +82,7 @@ pub fn complete(container: &mut ContainerRef, facts: &RuntimeFacts) -> Metadata 
     container.runtime = runtime.name().to_owned();
     container.name = facts.name.clone().or(container.name.take());
     container.image = facts.image.clone().or(container.image.take());
+    container.image_digest = facts.image_hash().or(container.image_digest.take());
     container.pod = pod(facts).map(PodRef::from).or(container.pod.take());
     let metadata = found(runtime, facts, Metadata::Awaited);
     if metadata == Metadata::Known {

@@ -105,6 +105,13 @@ pub struct RuntimeFacts {
     pub created_unix_ns: Option<i64>,
 }
 
+impl RuntimeFacts {
+    /// What the image's content is known by: its manifest's hash, else its configuration's.
+    pub fn image_hash(&self) -> Option<String> {
+        self.image_digest.clone().or_else(|| self.image_id.clone())
+    }
+}
+
 /// The reads that happen while the pipeline runs.
 pub trait Host {
     /// A container's facts, by its id or the last part of its cgroup path.

@@ -8,6 +8,7 @@ pub fn container() -> Container {
         id: "ab".into(),
         name: Some("web".into()),
         image: None,
+        image_digest: None,
         runtime: Runtime::Docker,
         pod: None,
         metadata: Metadata::Known,

@@ -75,6 +75,9 @@ pub struct ContainerRef {
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub image: Option<String>,
+    /// The hash of the image's manifest, else of its configuration: `sha256:...`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub image_digest: Option<String>,
     pub runtime: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cgroup_id: Option<u64>,

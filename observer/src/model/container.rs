@@ -135,6 +135,8 @@ pub struct Container {
     pub id: String,
     pub name: Option<String>,
     pub image: Option<String>,
+    /// The hash of the image's manifest, else of its configuration: `sha256:...`.
+    pub image_digest: Option<String>,
     pub runtime: Runtime,
     pub pod: Option<Pod>,
     pub metadata: Metadata,

@@ -127,6 +127,7 @@ pub(crate) mod sample {
             id: "3f2a9c1b0d4e".to_owned(),
             name: Some("web".to_owned()),
             image: None,
+            image_digest: None,
             runtime: "docker".to_owned(),
             cgroup_id: None,
             cgroup_path: None,

@@ -131,8 +131,14 @@ families! {
         "Alerts that wait for the sink, those included that its filter will pass over.";
     sink_up: IntGaugeVec = "observer_sink_up", ["sink"],
         "1 if the sink's last delivery went well, or none was tried yet; 0 while it fails.";
+    exceptions: IntCounterVec = "observer_exceptions_total", ["exception"],
+        "Alerts that were hidden by an exception of the configuration, by its name.";
+    config_reloads: IntCounterVec = "observer_config_reloads_total", ["result"],
+        "Times that the configuration was read again: taken, or refused (a mistake in it; the old one stays in use).";
     store_bytes: IntGauge = "observer_store_bytes", [],
         "Alerts in the store, in bytes; at most two fifths of store.max_bytes, because pages are not always full.";
+    store_alerts: IntCounter = "observer_store_alerts_total", [],
+        "Alerts that were written to the store, and are on the disk.";
     store_errors: IntCounter = "observer_store_errors_total", [],
         "Times that alerts could not be written to the store, or it could not be opened; they are in memory then.";
     store_damaged: IntCounter = "observer_store_damaged_total", [],
@@ -265,6 +271,9 @@ impl Metrics {
             for severity in Severity::ALL.into_iter().filter(|it| *it <= definition.severity) {
                 families.alerts.with_label_values(&[definition.id, severity.name()]);
             }
+        }
+        for result in [ReloadResult::Taken, ReloadResult::Refused] {
+            families.config_reloads.with_label_values(&[result.name()]);
         }
         for runtime in RUNTIMES {
             families.containers.with_label_values(&[runtime.name()]);
@@ -419,10 +428,25 @@ impl Metrics {
         }
     }
 
+    /// So many alerts were hidden by an exception.
+    pub(crate) fn exception(&self, name: &str, count: u64) {
+        self.inner.families.exceptions.with_label_values(&[name]).inc_by(count);
+    }
+
+    pub(crate) fn forget_exception(&self, name: &str) {
+        // What was never there need not go.
+        let _ = self.inner.families.exceptions.remove_label_values(&[name]);
+    }
+
+    pub(crate) fn config_reload(&self, result: ReloadResult) {
+        self.inner.families.config_reloads.with_label_values(&[result.name()]).inc();
+    }
+
     pub(crate) fn store(&self) -> StoreMetrics {
         let families = &self.inner.families;
         StoreMetrics {
             bytes: families.store_bytes.clone(),
+            alerts: families.store_alerts.clone(),
             errors: families.store_errors.clone(),
             damaged: families.store_damaged.clone(),
         }
@@ -462,6 +486,22 @@ impl Metrics {
 
 fn clamped(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// How it went to read the configuration again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReloadResult {
+    Taken,
+    Refused,
+}
+
+impl ReloadResult {
+    fn name(self) -> &'static str {
+        match self {
+            ReloadResult::Taken => "taken",
+            ReloadResult::Refused => "refused",
+        }
+    }
 }
 
 /// Why a sink does not get something.
@@ -548,6 +588,7 @@ impl DeliveryMetrics {
 #[derive(Clone)]
 pub(crate) struct StoreMetrics {
     bytes: IntGauge,
+    alerts: IntCounter,
     errors: IntCounter,
     damaged: IntCounter,
 }
@@ -555,6 +596,10 @@ pub(crate) struct StoreMetrics {
 impl StoreMetrics {
     pub(crate) fn bytes(&self, bytes: u64) {
         self.bytes.set(clamped(bytes));
+    }
+
+    pub(crate) fn stored(&self, alerts: usize) {
+        self.alerts.inc_by(alerts as u64);
     }
 
     pub(crate) fn failed(&self) {
@@ -596,6 +641,7 @@ mod tests {
         show_a_container(&metrics, false);
         metrics.sink("stdout", true);
         metrics.delivery("siem");
+        metrics.exception("e", 0);
         let text = metrics.expose(true);
         let mut heads = std::collections::BTreeSet::new();
         for family in families() {

@@ -68,8 +68,15 @@ fn container(container: &ContainerRef) -> Value {
     object.insert("id".into(), json!(container.id));
     object.insert("runtime".into(), json!(container.runtime));
     put(&mut object, "name", container.name.as_ref().map(|it| json!(it)));
-    put(&mut object, "image", container.image.as_ref().map(|it| json!({"name": it})));
+    put(&mut object, "image", container.image.as_ref().map(|it| image(it, container.image_digest.as_ref())));
     object.into()
+}
+
+fn image(name: &str, digest: Option<&String>) -> Value {
+    match digest {
+        Some(digest) => json!({"name": name, "hash": {"all": [digest]}}),
+        None => json!({"name": name}),
+    }
 }
 
 fn orchestrator(container: &ContainerRef) -> Option<Value> {

@@ -41,4 +41,4 @@ fn put(
 }
 
 #[cfg(test)]
-pub(in crate::delivery) mod tests;
+pub(crate) mod tests;

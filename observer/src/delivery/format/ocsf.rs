@@ -101,8 +101,18 @@ fn container(container: &ContainerRef) -> Value {
     object.insert("uid".into(), json!(container.id));
     object.insert("runtime".into(), json!(container.runtime));
     put(&mut object, "name", container.name.as_ref().map(|it| json!(it)));
-    put(&mut object, "image", container.image.as_ref().map(|it| json!({"name": it, "uid": it})));
+    put(
+        &mut object,
+        "image",
+        container
+            .image
+            .as_ref()
+            .map(|it| json!({"name": it, "uid": container.image_digest.as_ref().unwrap_or(it)})),
+    );
     put(&mut object, "orchestrator", container.pod.as_ref().map(|_| json!("kubernetes")));
-    put(&mut object, "pod_uuid", container.pod.as_ref().map(|pod| json!(pod.uid)));
+    // Static pods have a hash in its place.
+    let uuid = |uid: &&String| uid.len() == 36 && uuid::Uuid::try_parse(uid).is_ok();
+    let pod = container.pod.as_ref().map(|pod| &pod.uid).filter(uuid);
+    put(&mut object, "pod_uuid", pod.map(|uid| json!(uid)));
     object.into()
 }

@@ -12,11 +12,12 @@ pub fn full() -> Alert {
     alert.mitre = vec!["T1611".into()];
     alert.container = Some(ContainerRef {
         image: Some("registry.example/web:1.2@sha256:aa".into()),
+        image_digest: Some("sha256:aa".into()),
         cgroup_path: Some("/kubepods/pod1/web".into()),
         pod: Some(PodRef {
             namespace: "shop".into(),
             name: "web-0".into(),
-            uid: "u-1".into(),
+            uid: "7d9f3f0e-2f0c-4a43-9d9c-1f7e0a4a1b2c".into(),
             container: "web".into(),
         }),
         ..alert.container.clone().expect("a container")
@@ -71,6 +72,29 @@ fn each_format_is_as_it_was() {
     }
     let cef = String::from_utf8(line(Format::Cef, &outgoing(full())).to_vec()).expect("UTF-8");
     golden("sink-cef.txt", &(cef.replace(VERSION, "VERSION") + "\n"));
+}
+
+/// The class's own schema, which allows nothing that it does not name: made by ocsf-json-schema (PyPI) from OCSF 1.3.0 with the
+/// profile host, all objects embedded.
+#[test]
+fn ocsf_is_valid() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schema/ocsf-1.3.0-detection_finding.json");
+    let schema = serde_json::from_str(&std::fs::read_to_string(path).expect("the schema")).expect("JSON");
+    let validator = jsonschema::draft202012::options().build(&schema).expect("a schema");
+    let mut bare = full();
+    (bare.container, bare.process, bare.mitre) = (None, None, Vec::new());
+    let mut odd = full();
+    odd.container.as_mut().expect("a container").pod.as_mut().expect("a pod").uid = "b2d5f0".into();
+    let resolved = Alert { state: Some(AlertState::Resolved), count: 3, ..full() };
+    for alert in [full(), bare, odd, resolved] {
+        let event = ocsf::event(&alert);
+        let errors: Vec<String> =
+            validator.iter_errors(&event).map(|it| format!("{}: {it}", it.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+    }
+    let mut wrong = ocsf::event(&full());
+    wrong["colour"] = "red".into();
+    assert!(!validator.is_valid(&wrong));
 }
 
 #[test]

@@ -58,6 +58,9 @@ fn what_was_committed_is_there_again_and_what_all_have_is_not() {
     // A sink that is no more holds nothing back; the numbers go on.
     store.commit(&[], Some(&cursors([("a", 5)])), &mut cost).expect("committed");
     assert_eq!((store.contents().expect("contents").last, cost), (5, 0));
+    // Without sinks nothing is kept.
+    store.commit(&records(6..=9, 10), Some(&BTreeMap::new()), &mut cost).expect("committed");
+    assert_eq!((numbers(&store), cost), (Vec::new(), 0));
 }
 
 #[test]

@@ -351,6 +351,60 @@ mod tests {
         all.iter().for_each(|message| check(message));
     }
 
+    /// A server with a certificate for `localhost` that nobody else has signed.
+    #[test]
+    fn over_tls_the_certificate_must_be_trusted_and_of_that_name() {
+        use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("a key");
+        let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .expect("a server");
+        let ca = std::env::temp_dir().join(format!("observer-tls-{}.pem", std::process::id()));
+        std::fs::write(&ca, own.cert.pem()).expect("written");
+        let received = block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let port = listener.local_addr().expect("its address").port();
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+            let server = tokio::spawn(async move {
+                // Those who do not trust it hang up.
+                loop {
+                    let (stream, _) = listener.accept().await.expect("a connection");
+                    let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                    let mut bytes = Vec::new();
+                    let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut bytes).await;
+                    return bytes;
+                }
+            });
+            let mut stranger = syslog(&format!("tls://localhost:{port}"));
+            stranger.tls.ca = Some("/nonexistent.pem".into());
+            let Err(Failure::Retry { why, .. }) = stranger.send(&[outgoing()]).await else { panic!("sent") };
+            assert!(why.contains("/nonexistent.pem: No such file"), "{why}");
+            for (host, trusts) in [("127.0.0.1", true), ("localhost", false)] {
+                let mut sink = syslog(&format!("tls://{host}:{port}"));
+                sink.tls.ca = trusts.then(|| ca.clone());
+                let Err(Failure::Retry { why, .. }) = sink.send(&[outgoing()]).await else {
+                    panic!("{host}")
+                };
+                assert!(why.contains("TLS: ") || why.contains("no certificates"), "{why}");
+            }
+            let mut sink = syslog(&format!("tls://localhost:{port}"));
+            sink.tls.ca = Some(ca.clone());
+            sink.send(&[outgoing()]).await.expect("sent");
+            drop(sink);
+            server.await.expect("the server")
+        });
+        let _ = std::fs::remove_file(&ca);
+        let text = String::from_utf8(received).expect("UTF-8");
+        let (length, message) = text.split_once(' ').expect("a length");
+        assert_eq!(length, message.len().to_string());
+        check(message.as_bytes());
+    }
+
     #[test]
     fn nobody_there_is_a_reason_to_try_again() {
         for address in ["tcp://127.0.0.1:1", "tls://127.0.0.1:1", "unix:///nonexistent/log"] {

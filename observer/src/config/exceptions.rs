@@ -1,0 +1,148 @@
+//! Alerts that are not wanted: the list `exceptions`.
+
+use std::path::Path;
+
+use jiff::civil::Date;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, Unexpected},
+};
+
+use super::{sinks, values};
+
+/// Exceptions beyond this number are a mistake.
+const MAX_EXCEPTIONS: usize = 1024;
+const MAX_REASON_BYTES: usize = 1024;
+
+/// One entry. What it names must all fit; see [`crate::exceptions`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExceptionConfig {
+    pub name: String,
+    pub reason: String,
+    /// The last day on which it applies, UTC.
+    #[serde(serialize_with = "write_date")]
+    pub expires: Date,
+    pub rules: Vec<String>,
+    pub images: Vec<String>,
+    pub image_digests: Vec<String>,
+    pub containers: Vec<String>,
+    pub namespaces: Vec<String>,
+    pub executables: Vec<String>,
+}
+
+/// As it stands in the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    #[serde(deserialize_with = "sinks::name")]
+    name: String,
+    #[serde(deserialize_with = "reason")]
+    reason: String,
+    #[serde(deserialize_with = "date")]
+    expires: Date,
+    #[serde(default, deserialize_with = "values::patterns")]
+    rules: Vec<String>,
+    #[serde(default, deserialize_with = "values::patterns")]
+    images: Vec<String>,
+    #[serde(default)]
+    image_digests: Vec<Digest>,
+    #[serde(default, deserialize_with = "values::patterns")]
+    containers: Vec<String>,
+    #[serde(default, deserialize_with = "values::patterns")]
+    namespaces: Vec<String>,
+    #[serde(default)]
+    executables: Vec<Executable>,
+}
+
+impl<'de> Deserialize<'de> for ExceptionConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let entry = Entry::deserialize(deserializer)?;
+        let exception = ExceptionConfig {
+            name: entry.name,
+            reason: entry.reason,
+            expires: entry.expires,
+            rules: entry.rules,
+            images: entry.images,
+            image_digests: entry.image_digests.into_iter().map(|it| it.0).collect(),
+            containers: entry.containers,
+            namespaces: entry.namespaces,
+            executables: entry.executables.into_iter().map(|it| it.0).collect(),
+        };
+        let name = &exception.name;
+        if !exception.executables.is_empty() && exception.image_digests.is_empty() {
+            // A path alone can be had in any container.
+            return Err(D::Error::custom(format!(
+                "the exception `{name}` names executables alone, expected image_digests with them"
+            )));
+        }
+        let names_nothing = [
+            &exception.rules,
+            &exception.images,
+            &exception.image_digests,
+            &exception.containers,
+            &exception.namespaces,
+        ]
+        .into_iter()
+        .all(Vec::is_empty);
+        if names_nothing {
+            return Err(D::Error::custom(format!(
+                "the exception `{name}` hides everything, expected rules, images, image_digests, containers or namespaces"
+            )));
+        }
+        Ok(exception)
+    }
+}
+
+/// The list, in which a name stands once.
+pub(super) fn exceptions<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<ExceptionConfig>, D::Error> {
+    sinks::named_once(deserializer, MAX_EXCEPTIONS, "exception", |it: &ExceptionConfig| &it.name)
+}
+
+fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if !text.trim().is_empty() && text.len() <= MAX_REASON_BYTES {
+        Ok(text)
+    } else {
+        Err(D::Error::invalid_value(Unexpected::Str(&text), &"a reason of at most 1024 bytes"))
+    }
+}
+
+fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &"a date, such as 2027-01-31"))
+}
+
+fn write_date<S: serde::Serializer>(date: &Date, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(date)
+}
+
+struct Digest(String);
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let good = text.strip_prefix("sha256:").is_some_and(|hex| {
+            hex.len() == 64 && hex.bytes().all(|it| it.is_ascii_digit() || (b'a'..=b'f').contains(&it))
+        });
+        if good {
+            Ok(Digest(text))
+        } else {
+            Err(D::Error::invalid_value(Unexpected::Str(&text), &"sha256: and 64 hexadecimal digits"))
+        }
+    }
+}
+
+struct Executable(String);
+
+impl<'de> Deserialize<'de> for Executable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if Path::new(&text).is_absolute() {
+            Ok(Executable(text))
+        } else {
+            Err(D::Error::invalid_value(Unexpected::Str(&text), &"an absolute path"))
+        }
+    }
+}
