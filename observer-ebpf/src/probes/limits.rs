@@ -27,8 +27,11 @@ const LEVELS: usize = 16;
 
 /// Pages that a memory cgroup may have left and still be the one that is out of memory. What cannot be charged is at most 8
 /// pages (`PAGE_ALLOC_COSTLY_ORDER`; more only fails), and `mem_cgroup_out_of_memory` looks that there is less room than that
-/// just before a victim is chosen. Since then one CPU's stock may have been given back (`MEMCG_CHARGE_BATCH`, 64).
+/// just before a victim is chosen. Since then CPUs' stocks may have been given back (`MEMCG_CHARGE_BATCH`, 64 pages each), and
+/// on a busy machine, where the one that chooses is preempted, others have ended or let go of memory: seen with more than 72
+/// pages left of 8,192. Hence also a share of the limit.
 const SLACK_PAGES: i64 = 8 + 64;
+const SLACK_SHARE: i64 = 16;
 
 /// Tasks that a cgroup may lack to its limit of them and still be the one that refused another: others end while the
 /// refused one is cleared away.
@@ -176,7 +179,13 @@ impl Tightest {
     }
 }
 
-/// Which memory cgroup is full; see [`SLACK_PAGES`].
+/// See [`SLACK_PAGES`].
+#[inline(always)]
+fn is_full_of_memory(found: &Tightest) -> bool {
+    found.left <= SLACK_PAGES || found.left <= found.limit / SLACK_SHARE
+}
+
+/// Which memory cgroup is full.
 #[inline(always)]
 fn find_memory_limit(payload: *mut OomKill, css_set: *const u8) {
     let (mut scope, mut id, mut hierarchy, mut found) = (oom::UNKNOWN, 0, 0, Tightest::NONE);
@@ -187,15 +196,15 @@ fn find_memory_limit(payload: *mut OomKill, css_set: *const u8) {
             (_, hierarchy) = cgroup_of(css);
             let mut at = offset!(memory_memory) as u64;
             found = tightest_counter(memcg.wrapping_add(at));
-            if found.left > SLACK_PAGES && hierarchy != 0 {
+            if !is_full_of_memory(&found) && hierarchy != 0 {
                 // v1 limits memory and swap together, too.
                 let memsw = offset!(memory_memsw) as u64;
                 let both = tightest_counter(memcg.wrapping_add(memsw));
-                if both.left <= SLACK_PAGES {
+                if is_full_of_memory(&both) {
                     (at, found) = (memsw, both);
                 }
             }
-            if found.left <= SLACK_PAGES {
+            if is_full_of_memory(&found) {
                 scope = oom::CGROUP;
                 let full = found.place.wrapping_sub(at).wrapping_add(offset!(memory_css) as u64);
                 (id, hierarchy) = cgroup_of(full);
