@@ -26,10 +26,14 @@ pub enum Kind {
     PivotRoot = 11,
     /// A thread's namespaces are not those last seen, and no watched call of its own said so.
     Drift = 12,
+    /// seccomp refused a call of this container's for the first time, or an error was seen that may be its.
+    SeccompDenied = 13,
+    /// seccomp sent SIGSYS, or ended a thread.
+    SeccompKilled = 14,
 }
 
 /// Number of kinds plus one: kinds index the per-kind counters.
-pub const KINDS: usize = 13;
+pub const KINDS: usize = 15;
 
 /// All kinds, in the order of the wire.
 pub const ALL_KINDS: [Kind; KINDS - 1] = [
@@ -45,6 +49,8 @@ pub const ALL_KINDS: [Kind; KINDS - 1] = [
     Kind::Chroot,
     Kind::PivotRoot,
     Kind::Drift,
+    Kind::SeccompDenied,
+    Kind::SeccompKilled,
 ];
 
 impl Kind {
@@ -67,6 +73,8 @@ impl Kind {
             Kind::Chroot => "chroot",
             Kind::PivotRoot => "pivot_root",
             Kind::Drift => "drift",
+            Kind::SeccompDenied => "seccomp_denied",
+            Kind::SeccompKilled => "seccomp_killed",
         }
     }
 }

@@ -69,6 +69,14 @@ pub mod ability {
     pub const TWICE_ON_FUNCTIONS: u64 = 1 << 15;
     /// A task's own credentials, whatever it has put on for a while.
     pub const OWN_CREDENTIALS: u64 = 1 << 16;
+    /// The number of a call in the saved registers, and whether it was a 32-bit one.
+    pub const CALL_NUMBERS: u64 = 1 << 17;
+    /// Whether a task has a seccomp filter, and how many.
+    pub const SECCOMP_MODE: u64 = 1 << 18;
+    /// No ability of the kernel's but a wish of the configuration: containers' calls are audited.
+    pub const AUDIT_CALLS: u64 = 1 << 19;
+    /// The same: denials by seccomp are counted.
+    pub const AUDIT_SECCOMP: u64 = 1 << 20;
 }
 
 offsets! {
@@ -161,6 +169,15 @@ offsets! {
     OWN_CREDENTIALS {
         task_real_cred = "task_struct.real_cred";
     }
+    CALL_NUMBERS {
+        regs_orig_ax = "pt_regs.orig_ax";
+        task_status = "task_struct.thread_info" "thread_info.status";
+    }
+    SECCOMP_MODE {
+        task_seccomp_mode = "task_struct.seccomp" "seccomp.mode";
+        task_seccomp_filters = "task_struct.seccomp" "seccomp.filter_count";
+        signal_flags = "signal_struct.flags";
+    }
     STACK_REGS {
         task_stack = "task_struct.stack";
         regs_size = "sizeof pt_regs";
@@ -208,7 +225,8 @@ pub mod mark {
 pub struct SlotInfo {
     /// A [`class`].
     pub class: u32,
-    pub reserved: u32,
+    /// Where its calls are kept while they are audited; 0 if they are not.
+    pub audit: u32,
     /// The first slot of the same container: cgroups of several hierarchies share it.
     pub canonical: u64,
 }
@@ -270,8 +288,8 @@ pub enum Loss {
     PriorityFull = 1,
     /// Another event was being written on this CPU (a program interrupted by another).
     Nested = 2,
-    /// A table of the kernel side was full: the event was sent, a mark may be missing; or a check of a capability was not
-    /// counted.
+    /// A table of the kernel side was full: the event was sent, a mark may be missing; or a check of a capability or a
+    /// denial was not counted.
     TableFull = 3,
 }
 

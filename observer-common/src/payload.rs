@@ -134,6 +134,23 @@ pub struct Root {
     pub ino: u64,
 }
 
+/// [`crate::Kind::SeccompDenied`] and [`crate::Kind::SeccompKilled`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
+pub struct Seccomp {
+    /// In the table of `arch`.
+    pub nr: u32,
+    /// What the call returned; 0 with a signal.
+    pub errno: u32,
+    /// A [`crate::verdict`].
+    pub verdict: u32,
+    /// An `AUDIT_ARCH_*`.
+    pub arch: u32,
+    /// The slot that the kernel side counts it by.
+    pub slot: u64,
+}
+
 assert_size!(
     Fork = 64,
     Exec = 16,
@@ -143,4 +160,5 @@ assert_size!(
     Syscall = 32,
     Root = 24,
     RootChange = 64,
+    Seccomp = 24,
 );

@@ -24,13 +24,13 @@ use crate::{
     host::{Roots, cri::Sockets},
     inventory::Membership,
     kernel::{Kernel, KernelError, LoadOptions, Pretend},
-    model::{Alert, EventRecord},
-    pipeline::{ContainerChecks, Live, LiveError, LiveOptions, Output, Status, StopSignal},
+    model::{Alert, EventRecord, Observed},
+    pipeline::{ContainerCalls, ContainerChecks, Live, LiveError, LiveOptions, Output, Status, StopSignal},
     scheduling,
     sinks::{Fanout, SinkError, Sinks, TailItem},
     telemetry::{
         Health, Metrics, http, log,
-        metrics::{CapabilitySeries, Ring},
+        metrics::{CallSeries, CapabilitySeries, Ring},
     },
 };
 
@@ -79,6 +79,8 @@ pub fn load_options(config: &Config) -> LoadOptions {
         priority_bytes: config.rings.priority_bytes,
         pretend: Pretend::without(&config.kernel.pretend_without),
         audit_capabilities: config.audit.capabilities,
+        audit_syscalls: config.audit.syscalls,
+        audit_seccomp: config.audit.seccomp,
     }
 }
 
@@ -129,6 +131,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
             health: health.clone(),
             counts: BTreeMap::new(),
             capabilities: CapabilitySeries::default(),
+            calls: CallSeries::default(),
         };
         let (config, thread_stop) = (config.clone(), stop.clone());
         let (done, mut pipeline_done) = oneshot::channel();
@@ -202,6 +205,7 @@ struct Agent {
     /// Events since the metrics were last told: one addition per event instead of a look-up of its series.
     counts: BTreeMap<&'static str, u64>,
     capabilities: CapabilitySeries,
+    calls: CallSeries,
 }
 
 impl Output for Agent {
@@ -230,6 +234,14 @@ impl Output for Agent {
         self.fanout.answer(membership);
     }
 
+    fn is_asked_observed(&self) -> bool {
+        self.fanout.is_asked_observed()
+    }
+
+    fn answer_observed(&mut self, observed: Observed) {
+        self.fanout.answer_observed(observed);
+    }
+
     fn count(&mut self, kind: &'static str) {
         *self.counts.entry(kind).or_default() += 1;
     }
@@ -248,6 +260,10 @@ impl Output for Agent {
 
     fn capabilities(&mut self, containers: &[ContainerChecks], classified: bool) {
         self.capabilities.show(&self.metrics, containers, classified);
+    }
+
+    fn calls(&mut self, containers: &[ContainerCalls]) {
+        self.calls.show(&self.metrics, containers);
     }
 
     fn status(&mut self, status: &Status<'_>) {

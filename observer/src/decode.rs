@@ -2,7 +2,7 @@
 
 use observer_common::{
     ABI_VERSION, Ancestor, Cgroup, CgroupMove, Exec, Exit, Fork, Header, Kind, MAX_ANCESTORS, RootChange,
-    Syscall, flags,
+    Seccomp, Syscall, flags,
 };
 use zerocopy::{FromBytes, Immutable};
 
@@ -39,6 +39,7 @@ pub enum Payload {
     CgroupMove { change: CgroupMove, path: Vec<u8> },
     Syscall(Syscall),
     RootChange { change: RootChange, path: Vec<u8> },
+    Seccomp(Seccomp),
     Nothing,
 }
 
@@ -135,6 +136,11 @@ pub fn decode(frame: &[u8]) -> Result<Event, DecodeError> {
             behind(&mut rest)?;
             let path = rest.bytes(change.path_len, "its path")?;
             Payload::RootChange { change, path }
+        }
+        Kind::SeccompDenied | Kind::SeccompKilled => {
+            let what = rest.take("a refusal by seccomp")?;
+            behind(&mut rest)?;
+            Payload::Seccomp(what)
         }
         Kind::Drift => {
             behind(&mut rest)?;

@@ -11,6 +11,8 @@ mod namespace_entered;
 mod namespace_escape;
 mod namespace_nested;
 mod root_escape;
+mod seccomp_denied;
+mod seccomp_killed;
 #[cfg(test)]
 mod testing;
 
@@ -54,6 +56,8 @@ pub const DETECTORS: &[Detector] = &[
     namespace_entered::DETECTOR,
     root_escape::DETECTOR,
     cgroup_escape::DETECTOR,
+    seccomp_denied::DETECTOR,
+    seccomp_killed::DETECTOR,
     events_lost::DETECTOR,
 ];
 
@@ -132,10 +136,11 @@ fn view(world: &World, expected: &Tuple, actual: &Tuple, changed: &[NsType]) -> 
 }
 
 /// The name of an errno that a refused call gives.
-fn errno_name(errno: i32) -> String {
+pub(crate) fn errno_name(errno: i32) -> String {
     match errno {
         libc::EPERM => "EPERM".into(),
         libc::EACCES => "EACCES".into(),
+        libc::ENOSYS => "ENOSYS".into(),
         other => format!("errno {other}"),
     }
 }

@@ -10,6 +10,7 @@ mod joins;
 mod namespaces;
 mod naming;
 mod process;
+mod seccomp;
 mod snapshot;
 mod sweep;
 mod world;
@@ -19,11 +20,13 @@ use std::rc::Rc;
 use observer_common::{Host as HostFacts, Kind, flags};
 
 pub use finding::{
-    CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RootVerdict, Subject,
+    CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RootVerdict, SeccompFact,
+    Subject,
 };
 pub use identity::{Identity, identify};
 pub use namespaces::types_of_mask;
 pub use naming::complete;
+pub use seccomp::DenialCount;
 pub use snapshot::{HostRecord, Snapshot, inherits};
 pub use world::World;
 
@@ -42,6 +45,8 @@ pub struct Enricher {
     suspects: Vec<snapshot::Suspect>,
     /// Displaced events already told, by slot and kind.
     displaced: std::collections::HashMap<(u64, u32), u64>,
+    /// Denials already told.
+    denials: seccomp::Told,
     findings: Vec<Finding>,
     /// How many containers' metadata have become known.
     pub named: u64,
@@ -55,6 +60,7 @@ impl Enricher {
             looked: None,
             suspects: Vec::new(),
             displaced: Default::default(),
+            denials: Default::default(),
             findings: Vec::new(),
             named: 0,
         }
@@ -74,6 +80,7 @@ impl Enricher {
             Kind::Clone => self.refused(event, host),
             Kind::Chroot | Kind::PivotRoot => self.root(event, host),
             Kind::Drift => self.drift(event, host),
+            Kind::SeccompDenied | Kind::SeccompKilled => self.seccomp(event, host),
         }
         std::mem::take(&mut self.findings)
     }

@@ -16,7 +16,7 @@ pub struct EventRecord {
     pub time: String,
     pub node: String,
     /// `fork`, `exec`, `exit`, `cgroup_mkdir`, `cgroup_rmdir`, `cgroup_move`, `setns`, `unshare`, `clone`,
-    /// `chroot`, `pivot_root` or `drift`.
+    /// `chroot`, `pivot_root`, `drift`, `seccomp_denied` or `seccomp_killed`.
     pub kind: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub container: Option<ContainerRef>,
@@ -55,6 +55,9 @@ pub struct Detail {
     /// Of a move: the pid of the process that did it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mover_pid: Option<u32>,
+    /// The call that seccomp refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syscall: Option<String>,
     /// Of an exit: the signal or the code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<String>,

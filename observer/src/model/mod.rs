@@ -7,8 +7,10 @@ mod declared;
 mod event;
 mod identity;
 mod namespaces;
+mod observed;
 mod process;
 pub mod resources;
+pub mod syscall;
 mod time;
 
 pub use alert::{
@@ -24,6 +26,7 @@ pub use declared::{
 pub use event::{Detail, EventRecord, SCHEMA as EVENT_SCHEMA};
 pub use identity::{fnv1a, uuid_v7};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
+pub use observed::{CheckedCapability, How, Observed, ObservedContainer, RefusedCall};
 pub use process::{Ancestor, Process, ProcessKey, TICK_NS};
 pub use time::{Clock, rfc3339};
 

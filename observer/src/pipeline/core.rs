@@ -10,7 +10,7 @@ use super::{held, held::Held, write};
 use crate::{
     decode::{DecodeError, Event, decode},
     detect::{self, Draft, Fold, Folded},
-    enrich::{Effect, Enricher, Fact, Finding, Snapshot, World},
+    enrich::{DenialCount, Effect, Enricher, Fact, Finding, Snapshot, World},
     host::Host,
     model::{Alert, Clock, EventRecord},
 };
@@ -32,6 +32,9 @@ pub struct Tick {
     pub sweep: bool,
     /// What the kernel side kept of deciding events that found no room, if there are new ones.
     pub displaced: Vec<Displaced>,
+    /// What seccomp was counted to have refused, where that has changed.
+    #[serde(default)]
+    pub denied: Vec<DenialCount>,
 }
 
 /// The state of a slot some of whose deciding events found no room.
@@ -136,6 +139,8 @@ impl Core {
             let findings = self.enricher.displaced(displaced);
             alerts.extend(self.alerts(findings));
         }
+        let findings = self.enricher.denied(&tick.denied);
+        alerts.extend(self.alerts(findings));
         let due = self.fold.due(tick.now_ns);
         alerts.extend(due.into_iter().map(|due| self.resend(due)));
         // After a loss all processes are looked at, but not more often than this: it takes as long as there are many.
@@ -219,19 +224,20 @@ impl Core {
         let world = &self.enricher.world;
         let alert = write::alert(finding, &draft, world, &self.node, &self.clock, lost_before);
         let program = match &finding.subject {
-            Some(subject) => subject.program(),
-            None => "",
+            Some(subject) if finding.fact.is_of_a_program() => subject.program(),
+            _ => "",
         };
         let container = alert.container.as_ref().map_or("", |c| c.id.as_str());
         let key = self.fold.key([container, &alert.rule, draft.severity.name(), program, &draft.subject]);
-        match self.fold.add(key, finding.time_ns, &alert.id, || alert.clone()) {
+        let count = finding.fact.count();
+        match self.fold.add_some(key, finding.time_ns, count, &alert.id, || alert.clone()) {
             Folded::Send { incident, count } => {
                 let incident = incident.unwrap_or_else(|| alert.id.clone());
                 let alert = Alert { incident, count, ..alert };
                 self.held.hold(alert, draft.container, finding.time_ns, world)
             }
             Folded::Counted => {
-                *self.folded.entry(draft.definition.id).or_default() += 1;
+                *self.folded.entry(draft.definition.id).or_default() += count;
                 None
             }
         }

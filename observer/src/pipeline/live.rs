@@ -8,19 +8,22 @@ use std::{
     time::Duration,
 };
 
-use observer_common::{CgroupKey, Loss, SlotInfo};
+use observer_common::{CgroupKey, Loss, SlotInfo, verdict};
 
 use super::{
+    calls::{CallAudit, ContainerCalls},
     capabilities::{CapabilityAudit, ContainerChecks},
     core::{Core, Displaced, Tick},
+    observed,
     record::{RecordError, Recorder, RecordingHost},
 };
 use crate::{
+    decode::{Event, Payload},
     enrich::{Effect, HostRecord, Snapshot, inherits},
     host::{self, Host, LiveHost, Roots},
     inventory::Membership,
     kernel::{Kernel, KernelError, LossCounters, Rings, Skipped, SlotTable},
-    model::{Alert, Clock, EventRecord, Tuple},
+    model::{Alert, Clock, EventRecord, Observed, Tuple},
 };
 
 /// Ordinary events wait no longer than this.
@@ -40,6 +43,12 @@ pub trait Output {
     }
     /// The answer, after `is_asked` said so.
     fn answer(&mut self, _membership: Membership) {}
+    /// Somebody wants to know what containers were seen to do.
+    fn is_asked_observed(&self) -> bool {
+        false
+    }
+    /// The answer, after `is_asked_observed` said so.
+    fn answer_observed(&mut self, _observed: Observed) {}
     /// One event, by kind; called for every one.
     fn count(&mut self, kind: &'static str);
     /// After each reading of the rings, at least every 20 ms.
@@ -49,6 +58,8 @@ pub trait Output {
     /// What was counted of checks of capabilities, if they are counted: all living containers of which there is something, about
     /// once a second. `classified`: checks that meant no use are told apart.
     fn capabilities(&mut self, _containers: &[ContainerChecks], _classified: bool) {}
+    /// What is known of the calls of all living containers, if they are audited, about once a second.
+    fn calls(&mut self, _containers: &[ContainerCalls]) {}
     /// About once a second.
     fn status(&mut self, status: &Status<'_>);
     /// False ends the loop.
@@ -115,6 +126,7 @@ pub struct Live {
     slots: SlotTable,
     losses: LossCounters,
     capabilities: Option<CapabilityAudit>,
+    calls: Option<CallAudit>,
     core: Core,
     host: Box<dyn Host>,
     recorder: Option<Recorder>,
@@ -158,6 +170,7 @@ impl Live {
         let mut slots = kernel.slots()?;
         let losses = kernel.losses()?;
         let capabilities = kernel.capabilities()?.map(CapabilityAudit::new);
+        let calls = kernel.calls()?.map(|table| CallAudit::new(table, options.roots.clone()));
         let skipped = kernel.skipped()?;
         let rings = kernel.rings()?;
         let hierarchies =
@@ -198,6 +211,7 @@ impl Live {
             slots,
             losses,
             capabilities,
+            calls,
             core,
             host,
             recorder,
@@ -211,6 +225,10 @@ impl Live {
             frames: Vec::new(),
         };
         live.apply_effects();
+        if let Some(calls) = &mut live.calls {
+            calls.start(&mut live.kernel)?;
+            calls.learn(live.core.world(), &mut live.kernel, Clock::boot_ns())?;
+        }
         // The kernel's types and the scan are gone; hand their pages back before settling down to run for months.
         // SAFETY: no preconditions.
         unsafe { libc::malloc_trim(0) };
@@ -244,6 +262,9 @@ impl Live {
             output.rings_read();
             if output.is_asked() {
                 output.answer(self.core.membership());
+            }
+            if output.is_asked_observed() {
+                output.answer_observed(self.observed());
             }
             let now = Clock::boot_ns();
             if self.core.next_deadline().is_some_and(|deadline| deadline <= now) {
@@ -301,7 +322,15 @@ impl Live {
             })
             .collect();
         let (undecodable, skipped) = (self.undecodable, self.skipped.count());
-        let tick = Tick { now_ns, clock: Clock::now(), lost, undecodable, skipped, sweep, displaced };
+        let denied = match &mut self.calls {
+            Some(calls) => {
+                calls.learn(self.core.world(), &mut self.kernel, now_ns)?;
+                calls.denials(self.core.world(), &mut self.kernel)?
+            }
+            None => Vec::new(),
+        };
+        let clock = Clock::now();
+        let tick = Tick { now_ns, clock, lost, undecodable, skipped, sweep, displaced, denied };
         if let Some(recorder) = &self.recorder {
             recorder.tick(&tick);
         }
@@ -313,8 +342,19 @@ impl Live {
             let containers = audit.read(self.core.world());
             output.capabilities(&containers, audit.classified());
         }
+        if let Some(calls) = &mut self.calls {
+            output.calls(&calls.read(self.core.world()));
+        }
         output.status(&Status { tick: &tick, folded: self.core.take_folded(), ring_used });
         Ok(())
+    }
+
+    /// What is known now of what containers do.
+    fn observed(&mut self) -> Observed {
+        let world = self.core.world();
+        let checks = self.capabilities.as_mut().map(|audit| (audit.classified(), audit.read(world)));
+        let calls = self.calls.as_mut().map(|audit| (audit.counts_denials(), audit.read(world)));
+        observed::put_together(checks, calls, Clock::boot_ns(), &Clock::now())
     }
 
     /// Reads both rings until they are empty, or for so long that the clock must be looked at: a flood fills them as
@@ -356,6 +396,7 @@ impl Live {
                 }
                 match self.core.frame(frame, self.host.as_mut()) {
                     Ok((event, alerts)) => {
+                        self.arm(&event);
                         output.count(event.kind.name());
                         if output.wants_events() {
                             output.event(Arc::new(self.core.event_record(&event)));
@@ -376,6 +417,16 @@ impl Live {
         }
     }
 
+    /// A call may have been refused whose beginnings are not seen: they are from now on.
+    fn arm(&mut self, event: &Event) {
+        if let (Some(calls), Payload::Seccomp(what)) = (&mut self.calls, &event.payload)
+            && what.verdict == verdict::UNCLASSIFIED
+        {
+            // What cannot be told to the kernel side now is tried again by the clock.
+            let _ = calls.seen(what.slot, what.nr, event.header.time_ns, &mut self.kernel);
+        }
+    }
+
     /// Tells the kernel side what enrichment found out.
     fn apply_effects(&mut self) {
         for effect in self.core.take_effects() {
@@ -383,12 +434,16 @@ impl Live {
             // knows.
             let _ = match effect {
                 Effect::Describe { slot, class, canonical } => {
-                    self.slots.describe(slot, SlotInfo { class, reserved: 0, canonical })
+                    let info = SlotInfo { class, audit: 0, canonical };
+                    describe(&mut self.slots, self.calls.as_mut(), slot, info)
                 }
                 Effect::Mark { pid, slot, moved } => self.slots.mark(pid, slot, moved),
                 Effect::AdoptNamespace { inode, slot } => self.slots.adopt_namespace(inode, slot),
                 Effect::Forget { slot } => {
                     self.slots.forget(slot);
+                    if let Some(calls) = &mut self.calls {
+                        calls.forget(slot);
+                    }
                     Ok(())
                 }
                 Effect::ForgetNamespace { inode } => {
@@ -397,7 +452,25 @@ impl Live {
                 }
             };
         }
+        // At once, before it calls what is then taken for unexpected.
+        if let Some(calls) = self.calls.as_mut().filter(|calls| calls.has_fresh()) {
+            let _ = calls.learn(self.core.world(), &mut self.kernel, Clock::boot_ns());
+        }
     }
+}
+
+/// Says what a slot is, and where its calls are kept.
+fn describe(
+    slots: &mut SlotTable,
+    mut calls: Option<&mut CallAudit>,
+    slot: u64,
+    mut info: SlotInfo,
+) -> Result<(), KernelError> {
+    if let Some(calls) = &mut calls {
+        info.audit = calls.index(&info, Clock::boot_ns())?;
+    }
+    slots.describe(slot, info)?;
+    calls.map_or(Ok(()), |calls| calls.described(slot, &info))
 }
 
 /// Gives every cgroup that is there a slot: below a container's, the same.

@@ -8,7 +8,7 @@ use crate::{
     enrich::{Finding, World},
     model::{
         ALERT_SCHEMA, Alert, Attribution, Clock, Detail, EVENT_SCHEMA, EventRecord, Metadata, MetadataMark,
-        NsType, ProcessKey, ProcessRef, Tuple, uuid_v7,
+        NsType, ProcessKey, ProcessRef, Tuple, syscall, uuid_v7,
     },
 };
 
@@ -146,6 +146,14 @@ fn detail(event: &Event) -> Detail {
                 format!("code {}", exit.status >> 8 & 0xff)
             });
         }
+        Payload::Seccomp(what) => {
+            detail.syscall = Some(match what.arch {
+                observer_common::ARCH_X86_64 => syscall::label(what.nr).into_owned(),
+                // Another table's.
+                _ => what.nr.to_string(),
+            });
+            detail.result = (what.errno != 0).then(|| result(-i64::from(what.errno)));
+        }
         Payload::Fork(_) | Payload::Exec { .. } | Payload::Nothing => {}
     }
     detail
@@ -157,6 +165,7 @@ fn result(ret: i64) -> String {
         _ => match -ret as i32 {
             libc::EPERM => "EPERM".into(),
             libc::EACCES => "EACCES".into(),
+            libc::ENOSYS => "ENOSYS".into(),
             libc::EINVAL => "EINVAL".into(),
             libc::ENOENT => "ENOENT".into(),
             libc::EBADF => "EBADF".into(),

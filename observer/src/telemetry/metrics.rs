@@ -3,6 +3,7 @@
 //! Label values come from closed lists (kinds, reasons, rules, sinks, hooks), so that no attacker can make series. Those of
 //! containers go with them, and there is a ceiling.
 
+mod calls;
 mod capabilities;
 
 use std::{sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+pub use calls::CallSeries;
 pub use capabilities::CapabilitySeries;
 
 use super::process;
@@ -97,7 +99,7 @@ families! {
     events: IntCounterVec = "observer_events_total", ["kind"],
         "Events that came from the kernel and were decoded, by kind.";
     lost: IntCounterVec = "observer_events_lost_total", ["reason"],
-        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing, or a check of a capability was not counted), decode (a frame that was not understood), sink (an alert that standard output did not take in time).";
+        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing, or a check of a capability or a denial was not counted), decode (a frame that was not understood), sink (an alert that standard output did not take in time).";
     alerts: IntCounterVec = "observer_alerts_total", ["rule", "severity"],
         "Alerts given to the sinks, by rule and severity.";
     alerts_folded: IntCounterVec = "observer_alerts_folded_total", ["rule"],
@@ -122,6 +124,14 @@ families! {
         "Checks of a capability that the container's processes did not have, without those that the kernel makes speculatively.";
     capability_unclassified: IntCounterVec = "observer_container_capability_unclassified_total", ["container", "name", "capability", "result"],
         "Checks of a capability, granted or denied, where this kernel does not show which of them are speculative (tier tp_btf): instead of the two families above.";
+    syscalls_used: IntGaugeVec = "observer_container_syscalls_used", ["container", "name"],
+        "How many different system calls the container has made since the agent knows it. With audit.syscalls or audit.seccomp, of at most 1024 containers, as the next three.";
+    seccomp_denied: IntCounterVec = "observer_container_seccomp_denied_total", ["container", "name", "syscall"],
+        "System calls that the container's seccomp filter answered with an error. With audit.seccomp.";
+    seccomp_killed: IntCounterVec = "observer_container_seccomp_killed_total", ["container", "name", "syscall"],
+        "System calls for which the container's seccomp filter sent SIGSYS or ended the thread. With audit.seccomp.";
+    seccomp_unclassified: IntCounterVec = "observer_container_seccomp_unclassified_total", ["container", "name", "syscall"],
+        "Errors of system calls in tasks with a seccomp filter that may have been the filter's: seen before the agent watched the beginnings of that call. With audit.seccomp.";
     feature_enabled: IntGaugeVec = "observer_feature_enabled", ["feature", "tier"],
         "1 if this tier serves the feature, 0 if a better one does or this kernel refuses it; all 0 means that the feature is off.";
     ready: IntGauge = "observer_ready", [],

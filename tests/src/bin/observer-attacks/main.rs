@@ -13,6 +13,7 @@ mod namespaces;
 mod raw;
 mod refused;
 mod root;
+mod seccomp;
 mod sys;
 mod threads;
 
@@ -44,6 +45,10 @@ const USAGE: &str = "observer-attacks ATTACK [ARGUMENTS]
   clone-into-cgroup DIR CMD...             clone3 with CLONE_INTO_CGROUP
   as-pid        PID CMD...                 clone3 with set_tid: that very pid again
   quick                                    one unshare(CLONE_NEWUTS), then gone
+  denials       N                          N times unshare, mount, keyctl, clone; counts the EPERMs of each
+  own-errno     CALL ERRNO N               N calls of getppid or sched_yield under a filter of its own
+  stopped       HOW                        a thread under a filter that does trap, kill-process or kill-thread
+  permissive-load SECONDS                  all that ends oddly, under a filter that refuses nothing
   hostile-exec  SOURCE TYPES               the same joins under a hostile name, comm and arguments
 TYPES: comma-separated names of mnt, pid, net, ipc, uts, user, cgroup, time";
 
@@ -102,6 +107,10 @@ fn run(args: &[&str]) -> Result<String, Errno> {
         ["clone-into-cgroup", dir, cmd @ ..] if !cmd.is_empty() => cgroup::clone_into(dir, cmd),
         ["as-pid", pid, cmd @ ..] if !cmd.is_empty() => cgroup::as_pid(number(pid), cmd),
         ["quick"] => namespaces::unshare("uts", &[]),
+        ["denials", n] => seccomp::denials(number(n)),
+        ["own-errno", call, errno, n] => seccomp::own_errno(call, number(errno), number(n)),
+        ["stopped", how] => seccomp::stopped(how),
+        ["permissive-load", seconds] => seccomp::permissive_load(number(seconds)),
         ["hostile-exec", source, types] => hostile::first_stage(source, types),
         _ => usage(),
     }
