@@ -184,6 +184,10 @@ pub enum StdoutFormat {
 pub struct Audit {
     /// Which capabilities each container uses and is denied.
     pub capabilities: bool,
+    /// Which system calls each container makes.
+    pub syscalls: bool,
+    /// Which system calls seccomp refuses each container.
+    pub seccomp: bool,
 }
 
 /// What `/metrics` shows.
