@@ -54,6 +54,8 @@ mod reuse;
 mod roots;
 #[path = "live/runtimes.rs"]
 mod runtimes;
+#[path = "live/seccomp.rs"]
+mod seccomp;
 #[path = "live/sharing.rs"]
 mod sharing;
 #[path = "live/threads.rs"]

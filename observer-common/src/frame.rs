@@ -30,10 +30,14 @@ pub enum Kind {
     OomKill = 13,
     /// clone, clone3, fork or vfork returned EAGAIN: a limit on tasks. Repeats within a short time are counted, not sent.
     ForkRefused = 14,
+    /// seccomp refused a call of this container's for the first time, or an error was seen that may be its.
+    SeccompDenied = 15,
+    /// seccomp sent SIGSYS, or ended a thread.
+    SeccompKilled = 16,
 }
 
 /// Number of kinds plus one: kinds index the per-kind counters.
-pub const KINDS: usize = 15;
+pub const KINDS: usize = 17;
 
 /// All kinds, in the order of the wire.
 pub const ALL_KINDS: [Kind; KINDS - 1] = [
@@ -51,6 +55,8 @@ pub const ALL_KINDS: [Kind; KINDS - 1] = [
     Kind::Drift,
     Kind::OomKill,
     Kind::ForkRefused,
+    Kind::SeccompDenied,
+    Kind::SeccompKilled,
 ];
 
 impl Kind {
@@ -75,6 +81,8 @@ impl Kind {
             Kind::Drift => "drift",
             Kind::OomKill => "oom_kill",
             Kind::ForkRefused => "fork_refused",
+            Kind::SeccompDenied => "seccomp_denied",
+            Kind::SeccompKilled => "seccomp_killed",
         }
     }
 }

@@ -86,6 +86,14 @@ pub mod ability {
     pub const PIDS_LIMITS: u64 = 1 << 23;
     /// The path of a task's root, from dentry to dentry and from mount to mount.
     pub const ROOT_PATH: u64 = 1 << 24;
+    /// The number of a call in the saved registers, and whether it was a 32-bit one.
+    pub const CALL_NUMBERS: u64 = 1 << 25;
+    /// Whether a task has a seccomp filter, and how many.
+    pub const SECCOMP_MODE: u64 = 1 << 26;
+    /// No ability of the kernel's but a wish of the configuration: containers' calls are audited.
+    pub const AUDIT_CALLS: u64 = 1 << 27;
+    /// The same: denials by seccomp are counted.
+    pub const AUDIT_SECCOMP: u64 = 1 << 28;
 }
 
 offsets! {
@@ -222,6 +230,15 @@ offsets! {
         pids_limit = "pids_cgroup.limit";
         css_parent = "cgroup_subsys_state.parent";
     }
+    CALL_NUMBERS {
+        regs_orig_ax = "pt_regs.orig_ax";
+        task_status = "task_struct.thread_info" "thread_info.status";
+    }
+    SECCOMP_MODE {
+        task_seccomp_mode = "task_struct.seccomp" "seccomp.mode";
+        task_seccomp_filters = "task_struct.seccomp" "seccomp.filter_count";
+        signal_flags = "signal_struct.flags";
+    }
     STACK_REGS {
         task_stack = "task_struct.stack";
         regs_size = "sizeof pt_regs";
@@ -269,7 +286,8 @@ pub mod mark {
 pub struct SlotInfo {
     /// A [`class`].
     pub class: u32,
-    pub reserved: u32,
+    /// Where its calls are kept while they are audited; 0 if they are not.
+    pub audit: u32,
     /// The first slot of the same container: cgroups of several hierarchies share it.
     pub canonical: u64,
 }
@@ -345,8 +363,8 @@ pub enum Loss {
     PriorityFull = 1,
     /// Another event was being written on this CPU (a program interrupted by another).
     Nested = 2,
-    /// A table of the kernel side was full: the event was sent, a mark may be missing; or a check of a capability was not
-    /// counted.
+    /// A table of the kernel side was full: the event was sent, a mark may be missing; or a check of a capability or a
+    /// denial was not counted.
     TableFull = 3,
 }
 

@@ -9,12 +9,14 @@
 //! [`MAX_ANCESTORS`] entries of [`Ancestor`], then (for some kinds) bytes whose lengths the payload names.
 #![no_std]
 
+mod audit;
 mod capability;
 mod frame;
 mod kernel;
 mod namespaces;
 mod payload;
 
+pub use audit::*;
 pub use capability::*;
 pub use frame::*;
 pub use kernel::*;

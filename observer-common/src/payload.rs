@@ -211,6 +211,23 @@ pub struct ForkRefused {
     pub errno: i32,
 }
 
+/// [`crate::Kind::SeccompDenied`] and [`crate::Kind::SeccompKilled`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
+pub struct Seccomp {
+    /// In the table of `arch`.
+    pub nr: u32,
+    /// What the call returned; 0 with a signal.
+    pub errno: u32,
+    /// A [`crate::verdict`].
+    pub verdict: u32,
+    /// An `AUDIT_ARCH_*`.
+    pub arch: u32,
+    /// The slot that the kernel side counts it by.
+    pub slot: u64,
+}
+
 assert_size!(
     Fork = 64,
     Exec = 16,
@@ -222,4 +239,5 @@ assert_size!(
     RootChange = 64,
     OomKill = 112,
     ForkRefused = 40,
+    Seccomp = 24,
 );

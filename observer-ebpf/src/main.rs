@@ -8,6 +8,7 @@
 #![cfg_attr(target_arch = "bpf", no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod audit;
 mod emit;
 mod offsets;
 mod probes;

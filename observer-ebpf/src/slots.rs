@@ -57,6 +57,40 @@ pub fn of_container(slot: u64) -> Option<u64> {
     }
 }
 
+/// What is known of a slot to those who audit calls: one of the following, else the index under which its container's calls are
+/// kept. No enum: of those that have a field, the compiler copies it whether it was set or not, which the verifier refuses.
+pub type Standing = u32;
+/// Nothing yet.
+pub const UNKNOWN: Standing = 0;
+/// Not a container's.
+pub const HOSTS: Standing = u32::MAX;
+/// A container's for which there was no room, or one on its way in.
+pub const UNAUDITED: Standing = u32::MAX - 1;
+
+#[inline(always)]
+pub fn standing(slot: u64) -> Standing {
+    match info(slot) {
+        None => UNKNOWN,
+        Some(info) if info.class == class::HOST => HOSTS,
+        Some(info) if info.audit != 0 => info.audit,
+        Some(_) => UNAUDITED,
+    }
+}
+
+/// The same of a cgroup's slot; the host's if it has none.
+#[inline(always)]
+pub fn standing_of(key: CgroupKey) -> Standing {
+    match slot_of(key) {
+        0 => HOSTS,
+        slot => standing(slot),
+    }
+}
+
+#[inline(always)]
+pub fn is_audited(standing: Standing) -> bool {
+    standing != UNKNOWN && standing < UNAUDITED
+}
+
 /// A pointer to a cgroup that the verifier knows as one.
 #[derive(Clone, Copy)]
 pub struct Cgroup(pub *const u8);

@@ -8,6 +8,7 @@ use aya_ebpf::{
 use observer_common::{Host, Inodes, NAMESPACES, Root, SLOT_MASK, ability, mark};
 
 use crate::{
+    audit,
     emit::Frame,
     offsets::{NOWHERE, able, follow, load, offset, read},
     root::Directory,
@@ -249,6 +250,7 @@ pub fn set_mark(tgid: u32, mark: u64) {
         // SAFETY: a map entry; aligned words are written whole.
         unsafe { *place = mark }
     }
+    audit::forget(tgid);
 }
 
 #[inline(always)]

@@ -27,15 +27,15 @@ use crate::{
     inventory::Membership,
     kernel::{Kernel, KernelError, LoadOptions, Pretend},
     limits::ContainerResources,
-    model::{Alert, EventRecord},
-    pipeline::{ContainerChecks, Live, LiveError, LiveOptions, Output, Status, StopSignal},
+    model::{Alert, EventRecord, Observed},
+    pipeline::{ContainerCalls, ContainerChecks, Live, LiveError, LiveOptions, Output, Status, StopSignal},
     protection,
     reload::Reloader,
     scheduling,
     sinks::{Fanout, SinkError, Sinks, TailItem},
     telemetry::{
         Health, Metrics, http, log,
-        metrics::{CapabilitySeries, ResourceSeries, Ring},
+        metrics::{CallSeries, CapabilitySeries, ResourceSeries, Ring},
     },
 };
 
@@ -88,6 +88,8 @@ pub fn load_options(config: &Config) -> LoadOptions {
         priority_bytes: config.rings.priority_bytes,
         pretend: Pretend::without(&config.kernel.pretend_without),
         audit_capabilities: config.audit.capabilities,
+        audit_syscalls: config.audit.syscalls,
+        audit_seccomp: config.audit.seccomp,
     }
 }
 
@@ -143,6 +145,7 @@ pub fn run(config: &Config, named: Option<&Path>) -> Result<(), AppError> {
             counts: BTreeMap::new(),
             capabilities: CapabilitySeries::new(config.metrics.max_containers),
             resources: ResourceSeries::new(config.metrics.max_containers),
+            calls: CallSeries::new(config.metrics.max_containers),
         };
         let (config, thread_stop) = (config.clone(), stop.clone());
         let (done, mut pipeline_done) = oneshot::channel();
@@ -243,6 +246,7 @@ struct Agent {
     counts: BTreeMap<&'static str, u64>,
     capabilities: CapabilitySeries,
     resources: ResourceSeries,
+    calls: CallSeries,
 }
 
 impl Output for Agent {
@@ -274,6 +278,14 @@ impl Output for Agent {
         self.fanout.answer(membership);
     }
 
+    fn is_asked_observed(&self) -> bool {
+        self.fanout.is_asked_observed()
+    }
+
+    fn answer_observed(&mut self, observed: Observed) {
+        self.fanout.answer_observed(observed);
+    }
+
     fn count(&mut self, kind: &'static str) {
         *self.counts.entry(kind).or_default() += 1;
     }
@@ -296,6 +308,10 @@ impl Output for Agent {
 
     fn resources(&mut self, containers: &[ContainerResources]) {
         self.resources.show(&self.metrics, containers);
+    }
+
+    fn calls(&mut self, containers: &[ContainerCalls]) {
+        self.calls.show(&self.metrics, containers);
     }
 
     fn status(&mut self, status: &Status<'_>) {

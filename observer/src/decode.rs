@@ -2,7 +2,7 @@
 
 use observer_common::{
     ABI_VERSION, Ancestor, Cgroup, CgroupMove, Exec, Exit, Fork, ForkRefused, Header, Kind, MAX_ANCESTORS,
-    OomKill, RootChange, Syscall, flags, path_source,
+    OomKill, RootChange, Seccomp, Syscall, flags, path_source,
 };
 use zerocopy::{FromBytes, Immutable};
 
@@ -43,6 +43,7 @@ pub enum Payload {
     RootChange { change: RootChange, path: Option<RootPath> },
     OomKill(OomKill),
     ForkRefused(ForkRefused),
+    Seccomp(Seccomp),
     Nothing,
 }
 
@@ -158,6 +159,11 @@ pub fn decode(frame: &[u8]) -> Result<Event, DecodeError> {
             let refused = rest.take("a refused fork")?;
             behind(&mut rest)?;
             Payload::ForkRefused(refused)
+        }
+        Kind::SeccompDenied | Kind::SeccompKilled => {
+            let what = rest.take("a refusal by seccomp")?;
+            behind(&mut rest)?;
+            Payload::Seccomp(what)
         }
         Kind::Drift => {
             behind(&mut rest)?;

@@ -1,6 +1,7 @@
 //! The programs, one file per topic. Which of them run, and where, is the agent's attach table.
 
 mod calls;
+mod calls_over;
 mod capability;
 mod cgroup;
 mod limits;

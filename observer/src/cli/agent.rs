@@ -8,9 +8,12 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use crate::{
     inventory::Membership,
+    model::Observed,
     render,
     sinks::protocol::{Ask, Question, Received, Request},
 };
@@ -40,9 +43,22 @@ const MAX_ANSWER: u64 = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(7);
 
 /// Asks which process is whose.
-pub fn membership(mut stream: UnixStream) -> anyhow::Result<Membership> {
+pub fn membership(stream: UnixStream) -> anyhow::Result<Membership> {
+    ask(stream, Question::Membership, |received| received.membership)
+}
+
+/// Asks what containers were seen to do.
+pub fn observed(stream: UnixStream) -> anyhow::Result<Observed> {
+    ask(stream, Question::Observed, |received| received.observed)
+}
+
+fn ask<T: DeserializeOwned>(
+    mut stream: UnixStream,
+    question: Question,
+    part: impl for<'a> Fn(&Received<'a>) -> Option<&'a RawValue>,
+) -> anyhow::Result<T> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut line = serde_json::to_vec(&Request::Ask(Ask { ask: Question::Membership }))?;
+    let mut line = serde_json::to_vec(&Request::Ask(Ask { ask: question }))?;
     line.push(b'\n');
     // An agent that hangs up at once may still have said why.
     let sent = stream.write_all(&line);
@@ -57,11 +73,11 @@ pub fn membership(mut stream: UnixStream) -> anyhow::Result<Membership> {
     }
     let received: Received<'_> =
         serde_json::from_slice(&line).context("the agent sent what is no line of its own")?;
-    match received {
-        Received { error: Some(reason), .. } => bail!("the agent refuses: {reason}"),
-        Received { membership: Some(raw), .. } => {
-            serde_json::from_str(raw.get()).context("the agent is of another version")
-        }
-        _ => bail!("the agent is of another version: it does not know the question"),
+    if let Some(reason) = &received.error {
+        bail!("the agent refuses: {reason}");
+    }
+    match part(&received) {
+        Some(raw) => serde_json::from_str(raw.get()).context("the agent is of another version"),
+        None => bail!("the agent is of another version: it does not know the question"),
     }
 }

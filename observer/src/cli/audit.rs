@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::{Global, look};
 use crate::{
-    inventory::{self, Found, Wanted},
+    app, host,
+    inventory::{self, ContainerView, Deeds, Found, Wanted},
     model::Severity,
     posture::{Finding, Unknown, Verdict},
     render,
@@ -47,6 +48,20 @@ struct Audited<'a> {
     runtime: &'a str,
     findings: &'a [Finding],
     unknown: &'a [Unknown],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed: Option<&'a Deeds>,
+}
+
+/// What one container may do, and what it was seen to do; `None` where no agent knows.
+fn deeds(
+    options: &look::Options,
+    global: &Global,
+    container: &ContainerView,
+) -> anyhow::Result<Option<Deeds>> {
+    let Some(observed) = look::observed(options, global)? else { return Ok(None) };
+    let granted = host::seccomp_allowed(&app::roots(&global.config()?), &container.id);
+    let capabilities = container.security.as_ref().and_then(|security| security.capabilities);
+    Ok(Deeds::of(&observed, &container.id, granted.as_ref(), capabilities.map(|sets| sets.permitted)))
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
@@ -81,6 +96,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         .collect();
     let mut host = inventory::judge_host(&look);
     host.findings.retain(|finding| finding.severity >= args.severity);
+    let deeds = match of.as_slice() {
+        [(container, _)] if chosen.is_some() => deeds(&args.options, global, container)?,
+        _ => None,
+    };
     let document = Document {
         schema: "observer.audit/1",
         time: &look.time,
@@ -94,10 +113,17 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
                 runtime: &container.runtime,
                 findings: &verdict.findings,
                 unknown: &verdict.unknown,
+                observed: deeds.as_ref(),
             })
             .collect(),
     };
-    look::write(&args.options, &document, |surface| render::audit(&of, &host, surface))?;
+    look::write(&args.options, &document, |surface| {
+        let mut text = render::audit(&of, &host, surface);
+        if let Some(deeds) = &deeds {
+            text.push_str(&render::deeds(deeds, surface));
+        }
+        text
+    })?;
     look::tell_unread(&look);
     let worst = of.iter().filter_map(|(_, verdict)| verdict.worst()).max();
     let failed = args.fail_on.is_some_and(|limit| worst.is_some_and(|worst| worst >= limit));

@@ -10,6 +10,7 @@ use crate::{
     config::{Config, HostNamespaces},
     host::{self, Hierarchy, ProcFacts, Roots, cri::Sockets},
     inventory::{self, Look, Membership, Source, Wanted},
+    model::Observed,
     render::{Colours, Surface, Untrusted},
 };
 
@@ -83,6 +84,15 @@ impl Looker {
                 .context("cannot read /proc")?;
         Ok(Answer { membership, source: Source::Scan, scanned: Some(scanned), host_known })
     }
+}
+
+/// What the agent has seen containers do; `None` where none is asked.
+pub fn observed(options: &Options, global: &Global) -> anyhow::Result<Option<Observed>> {
+    if options.no_agent {
+        return Ok(None);
+    }
+    let Some(stream) = agent::connect(&global.config()?.socket.path)? else { return Ok(None) };
+    agent::observed(stream).map(Some)
 }
 
 /// Looks.

@@ -11,6 +11,7 @@ mod inspect;
 mod look;
 mod man;
 mod ns;
+mod profile;
 mod ps;
 mod record;
 mod replay;
@@ -103,6 +104,11 @@ enum Verb {
     /// against what docker gives a container that asks for nothing. Names alone give their mask; names and masks
     /// together are joined and explained. Without either, all capabilities are listed.
     Caps(caps::Args),
+    /// Make a seccomp profile, or the least set of capabilities, of what a container was seen to do
+    ///
+    /// The agent must run, with audit.syscalls or audit.seccomp for the one and audit.capabilities for the other. What the
+    /// container has not done since the agent knows it is not in it: let it do all its work first.
+    Profile(profile::Args),
     /// Print what a shell needs to complete verbs and options
     ///
     /// For bash: observer completions bash > /usr/share/bash-completion/completions/observer. For zsh, into a file
@@ -140,6 +146,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(args) => replay::run(args, &global),
         Verb::Config(args) => config::run(args, &global),
         Verb::Caps(args) => caps::run(args, &global),
+        Verb::Profile(args) => profile::run(args, &global),
         Verb::Completions(args) => completions::run(args, &global),
         Verb::Man(args) => man::run(args, &global),
         Verb::Docs(args) => docs::run(args, &global),

@@ -219,6 +219,10 @@ impl Default for Store {
 pub struct Audit {
     /// Which capabilities each container uses and is denied.
     pub capabilities: bool,
+    /// Which system calls each container makes.
+    pub syscalls: bool,
+    /// Which system calls seccomp refuses each container.
+    pub seccomp: bool,
 }
 
 /// What `/metrics` shows.

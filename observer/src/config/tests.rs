@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 47);
+    assert_eq!(expected.len(), 49);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -40,7 +40,7 @@ fn values_are_read() {
     let config = parse(
         "node: n1\nhttp: {listen: \"[::1]:1234\"}\nsocket:\n  path: /tmp/s\nrings:\n  events_bytes: 65536\n\
          host: {proc: /host/proc}\nhost_namespaces: own\nsweep_seconds: 1\n\
-         stdout:\n  format: json\naudit:\n  capabilities: true\nmetrics: {max_containers: 0}\nself_protection: false\n",
+         stdout:\n  format: json\naudit:\n  capabilities: true\n  syscalls: true\nmetrics: {max_containers: 0}\nself_protection: false\n",
     )
     .expect("valid");
     assert_eq!(config.node_name(), "n1");
@@ -51,7 +51,8 @@ fn values_are_read() {
     assert_eq!(config.host_namespaces, HostNamespaces::Own);
     assert_eq!(config.sweep_seconds, 1);
     assert_eq!(config.stdout.format, StdoutFormat::Json);
-    assert!(config.audit.capabilities && !config.self_protection);
+    assert_eq!(config.audit, Audit { capabilities: true, syscalls: true, seccomp: false });
+    assert!(!config.self_protection);
     assert_eq!(config.metrics.max_containers, 0);
 }
 

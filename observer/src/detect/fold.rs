@@ -91,17 +91,23 @@ impl<T> Fold<T> {
     }
 
     /// One more. `id` is the id that it would have.
-    pub fn add(
+    pub fn add(&mut self, key: (u64, u64), now_ns: u64, id: &str, make: impl FnOnce() -> T) -> Folded {
+        self.add_some(key, now_ns, 1, id, make)
+    }
+
+    /// The same of something that was counted before it came here.
+    pub fn add_some(
         &mut self,
         (key, container): (u64, u64),
         now_ns: u64,
+        count: u64,
         id: &str,
         make: impl FnOnce() -> T,
     ) -> Folded {
         if let Some(entry) = self.entries.get_mut(&key)
             && (entry.open || now_ns.saturating_sub(entry.seen_ns) < FORGET_NS)
         {
-            entry.count += 1;
+            entry.count += count;
             entry.seen_ns = entry.seen_ns.max(now_ns);
             if now_ns.saturating_sub(entry.sent_ns) < INTERVAL_NS {
                 entry.waiting = Some((now_ns, make()));
@@ -115,8 +121,8 @@ impl<T> Fold<T> {
         if self.entries.len() < MOST || self.entries.contains_key(&key) {
             let entry = Entry {
                 incident: id.to_owned(),
-                count: 1,
-                sent_count: 1,
+                count,
+                sent_count: count,
                 sent_ns: now_ns,
                 seen_ns: now_ns,
                 waiting: None,
@@ -127,7 +133,7 @@ impl<T> Fold<T> {
                 *self.of.entry(container).or_default() += 1;
             }
         }
-        Folded::Send { incident: None, count: 1 }
+        Folded::Send { incident: None, count }
     }
 
     /// Counted alerts whose minute is over: what to send, with incident and count; oldest first. Forgets what has
@@ -184,6 +190,15 @@ mod tests {
         assert!(fold.due(200 * SECOND).is_empty());
         let again = Folded::Send { incident: Some("a".into()), count: 4 };
         assert_eq!(fold.add((1, 0), 200 * SECOND, "e", || "v"), again);
+    }
+
+    #[test]
+    fn what_comes_counted_adds_its_count() {
+        let mut fold = Fold::default();
+        let first = fold.add_some((1, 0), 0, 40, "a", || "x");
+        assert_eq!(first, Folded::Send { incident: None, count: 40 });
+        assert_eq!(fold.add_some((1, 0), SECOND, 7, "b", || "y"), Folded::Counted);
+        assert_eq!(fold.due(61 * SECOND), [("y", "a".to_owned(), 47)]);
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod namespace_entered;
 mod namespace_escape;
 mod namespace_nested;
 mod root_escape;
+mod seccomp_denied;
+mod seccomp_killed;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -65,6 +67,8 @@ pub const DETECTORS: &[Detector] = &[
     cgroup_pids::DETECTOR,
     cgroup_cpu::DETECTOR,
     cgroup_limit_changed::DETECTOR,
+    seccomp_denied::DETECTOR,
+    seccomp_killed::DETECTOR,
     events_lost::DETECTOR,
 ];
 
@@ -143,10 +147,11 @@ fn view(world: &World, expected: &Tuple, actual: &Tuple, changed: &[NsType]) -> 
 }
 
 /// The name of an errno that a refused call gives.
-fn errno_name(errno: i32) -> String {
+pub(crate) fn errno_name(errno: i32) -> String {
     match errno {
         libc::EPERM => "EPERM".into(),
         libc::EACCES => "EACCES".into(),
+        libc::ENOSYS => "ENOSYS".into(),
         other => format!("errno {other}"),
     }
 }

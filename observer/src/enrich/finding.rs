@@ -78,6 +78,10 @@ pub enum Fact {
     Cgroup(CgroupChange),
     /// A container's task has a root directory that is not its container's.
     Root { door: Door, verdict: RootVerdict, path: Option<RootPath> },
+    /// A call that seccomp refused.
+    SeccompDenied(SeccompFact),
+    /// A call for which seccomp sent SIGSYS or ended a thread.
+    SeccompKilled(SeccompFact),
     /// Events were lost: why and how many since the last time.
     Lost { new: BTreeMap<String, u64> },
     /// Events of a container that would have decided something found no room.
@@ -99,6 +103,33 @@ pub struct RefusedFork {
     /// Tasks there.
     pub current: u64,
     /// Since the last time that this was told.
+    pub count: u64,
+}
+
+impl Fact {
+    /// How many times it has been seen.
+    pub fn count(&self) -> u64 {
+        match self {
+            Fact::SeccompDenied(fact) | Fact::SeccompKilled(fact) => fact.count,
+            _ => 1,
+        }
+    }
+
+    /// Whether repeats by another program are another alert. What the kernel side counts is by container.
+    pub fn is_of_a_program(&self) -> bool {
+        !matches!(self, Fact::SeccompDenied(_) | Fact::SeccompKilled(_))
+    }
+}
+
+/// What seccomp did about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeccompFact {
+    /// Of the 64-bit table, or `OTHER_CALLS`.
+    pub nr: u32,
+    /// What the program got.
+    pub errno: i32,
+    /// Only the thread was stopped.
+    pub is_thread: bool,
     pub count: u64,
 }
 

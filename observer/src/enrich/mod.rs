@@ -11,6 +11,7 @@ mod limits;
 mod namespaces;
 mod naming;
 mod process;
+mod seccomp;
 mod snapshot;
 mod sweep;
 mod world;
@@ -21,11 +22,12 @@ use observer_common::{Host as HostFacts, Kind, flags};
 
 pub use finding::{
     CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RefusedFork, RootVerdict,
-    Subject,
+    SeccompFact, Subject,
 };
 pub use identity::{Identity, identify};
 pub use namespaces::types_of_mask;
 pub use naming::complete;
+pub use seccomp::DenialCount;
 pub use snapshot::{HostRecord, Snapshot, inherits};
 pub use world::{CgroupEntry, World};
 
@@ -44,6 +46,8 @@ pub struct Enricher {
     suspects: Vec<snapshot::Suspect>,
     /// Displaced events already told, by slot and kind.
     displaced: std::collections::HashMap<(u64, u32), u64>,
+    /// Denials already told.
+    denials: seccomp::Told,
     findings: Vec<Finding>,
     /// How many containers' metadata have become known.
     pub named: u64,
@@ -57,6 +61,7 @@ impl Enricher {
             looked: None,
             suspects: Vec::new(),
             displaced: Default::default(),
+            denials: Default::default(),
             findings: Vec::new(),
             named: 0,
         }
@@ -78,6 +83,7 @@ impl Enricher {
             Kind::Drift => self.drift(event, host),
             Kind::OomKill => self.oom_kill(event, host),
             Kind::ForkRefused => self.fork_refused(event, host),
+            Kind::SeccompDenied | Kind::SeccompKilled => self.seccomp(event, host),
         }
         std::mem::take(&mut self.findings)
     }

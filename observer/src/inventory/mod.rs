@@ -7,6 +7,7 @@
 //! Whatever cannot be read is left out and told in [`unread`](Look#structfield.unread); processes that end meanwhile are no error.
 
 mod collect;
+mod deeds;
 mod details;
 mod find;
 mod judge;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{CapSet, NamespaceSet, PodRef, resources::Resources};
 
 pub use collect::collect;
+pub use deeds::{CallDeeds, CapabilityDeeds, Deeds};
 pub use details::{Mount, environment_names, mounts};
 pub use find::{FindError, Found, find};
 pub use judge::{host_mounts, judge, judge_host};

@@ -25,6 +25,9 @@ use super::{
 /// The program of the sweep.
 pub const SWEEP: &str = "sweep_tasks";
 
+/// The program that looks which calls tasks are in.
+pub const LOOK_INSIDE: &str = "look_inside";
+
 /// A place in the kernel where a program can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -32,6 +35,8 @@ pub enum Hook {
     TpBtf(&'static str),
     /// `syscalls:sys_exit_NAME`.
     SyscallExit(&'static str),
+    /// `syscalls:sys_enter_NAME` of calls that are chosen while the agent runs.
+    SyscallEntries,
     /// Where a function returns, by a trampoline.
     FunctionExit(&'static str),
     /// Not a hook but a look at every object of a kind, when read.
@@ -43,7 +48,7 @@ impl Hook {
     pub fn program_type(self) -> &'static str {
         match self {
             Hook::TpBtf(_) => "tp_btf",
-            Hook::SyscallExit(_) => "tracepoint",
+            Hook::SyscallExit(_) | Hook::SyscallEntries => "tracepoint",
             Hook::FunctionExit(_) => "fexit",
             Hook::Iterator(_) => "iter",
         }
@@ -54,6 +59,7 @@ impl std::fmt::Display for Hook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Hook::SyscallExit(name) => write!(f, "tracepoint/syscalls/sys_exit_{name}"),
+            Hook::SyscallEntries => f.write_str("tracepoint/syscalls/sys_enter_*"),
             Hook::TpBtf(name) | Hook::FunctionExit(name) | Hook::Iterator(name) => {
                 write!(f, "{}/{name}", self.program_type())
             }
@@ -85,7 +91,7 @@ pub enum Attachment {
     TpBtf(BtfTracePointLink),
     Function(FExitLink),
     Event(OwnedFd),
-    /// An iterator runs when it is read.
+    /// An iterator runs when it is read; what is to be attached later is only loaded.
     None,
     /// Two programs on one hook.
     Twice(Box<(Attachment, Attachment)>),
@@ -206,6 +212,13 @@ impl<'a> Attacher<'a> {
             Hook::Iterator(name) => {
                 let program: &mut Iter = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
                 program.load(name, self.btf).map_err(|e| fail("loaded", chain(&e)))?;
+                Ok(Attachment::None)
+            }
+            Hook::SyscallEntries => {
+                // Whether there is something to attach it to later.
+                self.tracefs.as_ref().map_err(|e| fail("attached", e.to_string()))?;
+                let program: &mut TracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
+                program.load().map_err(|e| fail("loaded", chain(&e)))?;
                 Ok(Attachment::None)
             }
             Hook::SyscallExit(name) => {

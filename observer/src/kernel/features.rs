@@ -5,10 +5,16 @@
 
 use observer_common::ability;
 
-use super::attach::{Hook, Probe, SWEEP};
+use super::attach::{Hook, LOOK_INSIDE, Probe, SWEEP};
 
 /// The key that asks for checks of capabilities to be counted.
 pub const AUDIT_CAPABILITIES: &str = "audit.capabilities";
+/// The key that asks for the calls that containers make.
+pub const AUDIT_SYSCALLS: &str = "audit.syscalls";
+/// The key that asks for the calls that seccomp refuses, and so for the former as well.
+pub const AUDIT_SECCOMP: &str = "audit.seccomp";
+/// The program on the beginnings of single calls.
+pub const CALL_BEGINS: &str = "call_begins";
 /// The tier that does not tell a use from a check that did not mean one.
 pub const CAPABILITIES_UNCLASSIFIED: &str = "tp_btf";
 
@@ -453,6 +459,46 @@ pub const FEATURES: &[Feature] = &[
                 lacks: "which checks are speculative (NOAUDIT)",
             },
         ],
+    },
+    Feature {
+        name: "syscalls_used",
+        required: false,
+        asked_by: Some(AUDIT_SYSCALLS),
+        without: "which system calls containers make",
+        tiers: &[Tier {
+            name: "tp_btf",
+            abilities: ability::CALL_NUMBERS,
+            probes: &[alone(
+                "call_over",
+                Hook::TpBtf("sys_exit"),
+                "syscall_exit_work, kernel/entry/common.c",
+            )],
+            lacks: "calls that never return, 32-bit calls",
+        }],
+    },
+    Feature {
+        name: "seccomp_denials",
+        required: false,
+        asked_by: Some(AUDIT_SECCOMP),
+        without: "which system calls of containers seccomp refuses",
+        tiers: &[Tier {
+            name: "tracepoint",
+            abilities: ability::CALL_NUMBERS
+                | ability::SECCOMP_MODE
+                | ability::TASK_REGS
+                | ability::READ_KERNEL,
+            probes: &[
+                alone(CALL_BEGINS, Hook::SyscallEntries, "syscall_trace_enter, kernel/entry/common.c"),
+                alone(LOOK_INSIDE, Hook::Iterator("task"), "task_seq_show, kernel/bpf/task_iter.c"),
+                alone("seccomp_signal", Hook::TpBtf("signal_generate"), "force_sig_seccomp, kernel/signal.c"),
+                alone(
+                    "seccomp_exit",
+                    Hook::TpBtf("sched_process_exit"),
+                    "__seccomp_filter, kernel/seccomp.c, by do_exit",
+                ),
+            ],
+            lacks: "32-bit calls, and refusals that look like success (errno 0)",
+        }],
     },
 ];
 

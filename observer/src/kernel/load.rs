@@ -11,18 +11,25 @@ use aya::{
     programs::{Iter, Program},
     util::nr_cpus,
 };
-use observer_common::{CAPABILITY_KEYS, Host, NOTES, Offsets};
+use observer_common::{
+    AUDITED, CAPABILITY_KEYS, CHUNK, DENIAL_KEYS, EARLY_SLOTS, Host, NOTES, Offsets, ability,
+};
 
 use super::{
     KernelError,
     abilities::Abilities,
-    attach::{Attacher, Attachment, Hook, Probe, SWEEP},
+    attach::{Attacher, Attachment, Hook, LOOK_INSIDE, Probe, SWEEP},
     btf,
+    calls::{Arming, CallTable},
     capabilities::CapabilityTable,
-    features::{AUDIT_CAPABILITIES, CAPABILITIES_UNCLASSIFIED, FEATURES, Feature, Tier},
+    features::{
+        AUDIT_CAPABILITIES, AUDIT_SECCOMP, AUDIT_SYSCALLS, CALL_BEGINS, CAPABILITIES_UNCLASSIFIED, FEATURES,
+        Feature, Tier,
+    },
     maps::{LossCounters, SlotTable},
     pretend::Pretend,
     skipped::Skipped,
+    tracefs::Tracefs,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.bpf.o"));
@@ -37,6 +44,10 @@ pub struct LoadOptions {
     pub pretend: Pretend,
     /// Count checks of capabilities.
     pub audit_capabilities: bool,
+    /// Keep which calls containers make.
+    pub audit_syscalls: bool,
+    /// Count which of them seccomp refuses.
+    pub audit_seccomp: bool,
 }
 
 impl LoadOptions {
@@ -44,8 +55,23 @@ impl LoadOptions {
     fn asks_for(&self, feature: &Feature) -> bool {
         match feature.asked_by {
             None => true,
-            Some(key) => key == AUDIT_CAPABILITIES && self.audit_capabilities,
+            Some(AUDIT_CAPABILITIES) => self.audit_capabilities,
+            Some(AUDIT_SYSCALLS) => self.audits_calls(),
+            Some(AUDIT_SECCOMP) => self.audit_seccomp,
+            Some(_) => false,
         }
+    }
+
+    /// Whether ends of calls are looked at: who asks for refusals asks for that.
+    fn audits_calls(&self) -> bool {
+        self.audit_syscalls || self.audit_seccomp
+    }
+
+    /// What the kernel programs are told of this.
+    fn wishes(&self) -> u64 {
+        let calls = if self.audits_calls() { ability::AUDIT_CALLS } else { 0 };
+        let seccomp = if self.audit_seccomp { ability::AUDIT_SECCOMP } else { 0 };
+        calls | seccomp
     }
 }
 
@@ -98,15 +124,24 @@ impl Kernel {
         let types = types?;
         let abilities = Abilities::find(&fields, &options.pretend)?;
         let pid_max = pid_max()?;
+        let audited = |entries| if options.audits_calls() { entries } else { 1 };
+        let refused = |entries| if options.audit_seccomp { entries } else { 1 };
+        let bits = abilities.bits | options.wishes();
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&types))
             .override_global("OFFSETS", &fields.offsets, true)
-            .override_global("ABILITIES", &abilities.bits, true)
+            .override_global("ABILITIES", &bits, true)
             .map_max_entries("TASKS", pid_max)
             .map_max_entries("TUPLES", pid_max)
             .map_max_entries("SEEN", if abilities.preemption.abilities() == 0 { 1 } else { NOTES })
             .map_max_entries("CAPABILITIES", if options.audit_capabilities { CAPABILITY_KEYS } else { 1 })
+            .map_max_entries("PROCESSES", audited(pid_max.div_ceil(CHUNK as u32)))
+            .map_max_entries("CALLS", audited(AUDITED))
+            .map_max_entries("CONTAINERS", audited(AUDITED))
+            .map_max_entries("EARLY", audited(EARLY_SLOTS))
+            .map_max_entries("INSIDE", refused(pid_max))
+            .map_max_entries("DENIALS", refused(DENIAL_KEYS))
             .map_max_entries("EVENTS", options.events_bytes)
             .map_max_entries("PRIORITY", options.priority_bytes);
         let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
@@ -157,9 +192,38 @@ impl Kernel {
 
     /// The table of checks of capabilities; none if they are not counted.
     pub fn capabilities(&mut self) -> Result<Option<CapabilityTable>, KernelError> {
-        let served = self.features.iter().find(|it| it.feature.asked_by == Some(AUDIT_CAPABILITIES));
-        let Some(tier) = served.and_then(|status| status.tier) else { return Ok(None) };
+        let Some(tier) = self.tier(AUDIT_CAPABILITIES) else { return Ok(None) };
         CapabilityTable::new(&mut self.bpf, tier.name != CAPABILITIES_UNCLASSIFIED).map(Some)
+    }
+
+    /// The tables of the audit of calls; none if they are not audited.
+    pub fn calls(&mut self) -> Result<Option<CallTable>, KernelError> {
+        if self.tier(AUDIT_SYSCALLS).is_none() {
+            return Ok(None);
+        }
+        let arming = match self.tier(AUDIT_SECCOMP) {
+            Some(_) => self.arming().transpose()?,
+            None => None,
+        };
+        CallTable::new(&mut self.bpf, arming).map(Some)
+    }
+
+    fn arming(&self) -> Option<Result<Arming, KernelError>> {
+        let Program::TracePoint(program) = self.bpf.program(CALL_BEGINS)? else { return None };
+        let program = program.fd().ok()?.as_fd().try_clone_to_owned();
+        let program = program.map_err(|error| KernelError::Load(error.to_string()));
+        // Its tier was refused where there is none.
+        Some(program.and_then(|program| Ok(Arming { program, tracefs: Tracefs::open(false)? })))
+    }
+
+    /// The tier that serves what a key asks for.
+    fn tier(&self, key: &str) -> Option<&'static Tier> {
+        self.features.iter().find(|it| it.feature.asked_by == Some(key)).and_then(|status| status.tier)
+    }
+
+    /// Notes who is inside the calls that are being armed. False if that cannot be known.
+    pub fn look_inside(&mut self) -> bool {
+        self.run(LOOK_INSIDE).is_ok()
     }
 
     pub fn losses(&mut self) -> Result<LossCounters, KernelError> {
@@ -170,17 +234,18 @@ impl Kernel {
     pub fn sweep(&mut self) -> bool {
         let is_sweep = |tier: &&Tier| tier.probes.iter().any(|probe| probe.program == SWEEP);
         let usable = self.features.iter().filter_map(|status| status.tier).any(|tier| is_sweep(&tier));
-        usable && self.run_sweep().is_ok()
+        usable && self.run(SWEEP).is_ok()
     }
 
-    fn run_sweep(&mut self) -> Result<(), KernelError> {
+    /// Runs an iterator over all tasks.
+    fn run(&mut self, program: &str) -> Result<(), KernelError> {
         let fail = |what: String| KernelError::Probe {
-            program: SWEEP.to_owned(),
+            program: program.to_owned(),
             step: "run",
             hook: "iter/task".into(),
             what,
         };
-        let program = self.bpf.program_mut(SWEEP).ok_or_else(|| fail("not in the object file".into()))?;
+        let program = self.bpf.program_mut(program).ok_or_else(|| fail("not in the object file".into()))?;
         let program: &mut Iter = program.try_into().map_err(|e| fail(chain(&e)))?;
         let link = program.attach().map_err(|e| fail(chain(&e)))?;
         let link = program.take_link(link).map_err(|e| fail(chain(&e)))?;

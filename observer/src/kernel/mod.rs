@@ -3,6 +3,7 @@
 mod abilities;
 mod attach;
 mod btf;
+mod calls;
 mod capabilities;
 mod features;
 mod load;
@@ -15,6 +16,7 @@ use std::{io, path::PathBuf};
 
 pub use attach::{Hook, Probe};
 pub use btf::VMLINUX;
+pub use calls::{Armed, CallTable};
 pub use capabilities::CapabilityTable;
 pub use features::{FEATURES, Feature, Tier};
 pub use load::{FeatureStatus, Kernel, LoadOptions, Rings};

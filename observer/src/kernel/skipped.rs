@@ -43,7 +43,7 @@ impl Preemption {
             Hook::TpBtf(_) => self.tracepoints,
             Hook::FunctionExit(_) => self.functions,
             // The perf layer disables preemption around the former; the latter is read by one thread.
-            Hook::SyscallExit(_) | Hook::Iterator(_) => false,
+            Hook::SyscallExit(_) | Hook::SyscallEntries | Hook::Iterator(_) => false,
         }
     }
 }

@@ -16,8 +16,8 @@ pub struct EventRecord {
     pub time: String,
     pub node: String,
     /// `fork`, `exec`, `exit`, `cgroup_mkdir`, `cgroup_rmdir`, `cgroup_move`, `setns`, `unshare`, `clone`,
-    /// `chroot`, `pivot_root`, `drift`, `oom_kill` or `fork_refused`. Of an `oom_kill`, container and process are those that
-    /// asked for the memory; who was chosen is the victim.
+    /// `chroot`, `pivot_root`, `drift`, `oom_kill`, `fork_refused`, `seccomp_denied` or `seccomp_killed`. Of an `oom_kill`,
+    /// container and process are those that asked for the memory; who was chosen is the victim.
     pub kind: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub container: Option<ContainerRef>,
@@ -59,6 +59,9 @@ pub struct Detail {
     /// Of a move: the pid of the process that did it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mover_pid: Option<u32>,
+    /// The call that seccomp refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syscall: Option<String>,
     /// Of an exit: the signal or the code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<String>,

@@ -7,9 +7,11 @@ mod declared;
 mod event;
 mod identity;
 mod namespaces;
+mod observed;
 mod process;
 pub mod resources;
 mod root_path;
+pub mod syscall;
 mod time;
 mod units;
 
@@ -26,6 +28,7 @@ pub use declared::{
 pub use event::{Detail, EventRecord, OutOfMemory, SCHEMA as EVENT_SCHEMA, Victim};
 pub use identity::{fnv1a, uuid_v7};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
+pub use observed::{CheckedCapability, How, Observed, ObservedContainer, RefusedCall};
 pub use process::{Ancestor, Process, ProcessKey, TICK_NS};
 pub use root_path::{PathSource, RootPath};
 pub use time::{Clock, rfc3339};

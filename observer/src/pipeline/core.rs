@@ -11,7 +11,7 @@ use crate::{
     config,
     decode::{DecodeError, Event, decode},
     detect::{self, Draft, Fold, Folded},
-    enrich::{Effect, Enricher, Fact, Finding, Snapshot, World},
+    enrich::{DenialCount, Effect, Enricher, Fact, Finding, Snapshot, World},
     host::Host,
     limits::{ContainerResources, Engine, Round, rows},
     model::{Alert, AlertState, Clock, EventRecord},
@@ -34,6 +34,9 @@ pub struct Tick {
     pub sweep: bool,
     /// What the kernel side kept of deciding events that found no room, if there are new ones.
     pub displaced: Vec<Displaced>,
+    /// What seccomp was counted to have refused, where that has changed.
+    #[serde(default)]
+    pub denied: Vec<DenialCount>,
 }
 
 /// The state of a slot some of whose deciding events found no room.
@@ -152,7 +155,8 @@ impl Core {
             let findings = self.enricher.displaced(displaced);
             alerts.extend(self.alerts(findings));
         }
-        let findings = self.limits.tick(tick.now_ns, &self.enricher.world);
+        let mut findings = self.limits.tick(tick.now_ns, &self.enricher.world);
+        findings.extend(self.enricher.denied(&tick.denied));
         alerts.extend(self.alerts(findings));
         let due = self.fold.due(tick.now_ns);
         alerts.extend(due.into_iter().map(|due| self.resend(due)));
@@ -236,15 +240,16 @@ impl Core {
         let lost_before = self.lost.values().sum();
         let world = &self.enricher.world;
         let alert = write::alert(finding, &draft, world, &self.node, &self.clock, lost_before);
-        // A condition is the container's, whoever's call showed its beginning.
+        // A condition is the container's, whoever's call showed its beginning; so is what the kernel side counts.
         let program = match &finding.subject {
-            Some(subject) if finding.state().is_none() => subject.program(),
+            Some(subject) if finding.state().is_none() && finding.fact.is_of_a_program() => subject.program(),
             _ => "",
         };
         let container = alert.container.as_ref().map_or("", |c| c.id.as_str());
         let key = self.fold.key([container, &alert.rule, draft.severity.name(), program, &draft.subject]);
+        let count = finding.fact.count();
         let folded = match alert.state {
-            None => self.fold.add(key, finding.time_ns, &alert.id, || alert.clone()),
+            None => self.fold.add_some(key, finding.time_ns, count, &alert.id, || alert.clone()),
             Some(AlertState::Firing) => self.fold.begin(key, finding.time_ns, &alert.id, || alert.clone()),
             Some(AlertState::Resolved) => self.fold.end(key, finding.time_ns),
         };
@@ -255,7 +260,7 @@ impl Core {
                 self.held.hold(alert, draft.container, finding.time_ns, world)
             }
             Folded::Counted => {
-                *self.folded.entry(draft.definition.id).or_default() += 1;
+                *self.folded.entry(draft.definition.id).or_default() += count;
                 None
             }
         }

@@ -8,22 +8,25 @@ use std::{
     time::Duration,
 };
 
-use observer_common::{CgroupKey, Loss, SlotInfo};
+use observer_common::{CgroupKey, Loss, SlotInfo, verdict};
 
 use super::{
+    calls::{CallAudit, ContainerCalls},
     capabilities::{CapabilityAudit, ContainerChecks},
     core::{Core, Displaced, Tick},
+    observed,
     record::{RecordError, Recorder, RecordingHost},
     resources::{Resources, WatchStatus},
 };
 use crate::{
     config,
+    decode::{Event, Payload},
     enrich::{Effect, HostRecord, Snapshot, inherits},
     host::{self, Host, LiveHost, Roots},
     inventory::Membership,
     kernel::{Kernel, KernelError, LossCounters, Rings, Skipped, SlotTable},
     limits::{ContainerResources, watch::WatchError},
-    model::{Alert, Clock, EventRecord, Tuple},
+    model::{Alert, Clock, EventRecord, Observed, Tuple},
 };
 
 /// Ordinary events wait no longer than this.
@@ -43,6 +46,12 @@ pub trait Output {
     }
     /// The answer, after `is_asked` said so.
     fn answer(&mut self, _membership: Membership) {}
+    /// Somebody wants to know what containers were seen to do.
+    fn is_asked_observed(&self) -> bool {
+        false
+    }
+    /// The answer, after `is_asked_observed` said so.
+    fn answer_observed(&mut self, _observed: Observed) {}
     /// One event, by kind; called for every one.
     fn count(&mut self, kind: &'static str);
     /// After each reading of the rings, at least every 20 ms.
@@ -54,6 +63,8 @@ pub trait Output {
     fn capabilities(&mut self, _containers: &[ContainerChecks], _classified: bool) {}
     /// What living containers used when last looked at; about once a second where anything has been read.
     fn resources(&mut self, _containers: &[ContainerResources]) {}
+    /// What is known of the calls of all living containers, if they are audited, about once a second.
+    fn calls(&mut self, _containers: &[ContainerCalls]) {}
     /// About once a second.
     fn status(&mut self, status: &Status<'_>);
     /// False ends the loop.
@@ -123,6 +134,7 @@ pub struct Live {
     slots: SlotTable,
     losses: LossCounters,
     capabilities: Option<CapabilityAudit>,
+    calls: Option<CallAudit>,
     core: Core,
     host: Box<dyn Host>,
     recorder: Option<Recorder>,
@@ -173,6 +185,7 @@ impl Live {
         let mut slots = kernel.slots()?;
         let losses = kernel.losses()?;
         let capabilities = kernel.capabilities()?.map(CapabilityAudit::new);
+        let calls = kernel.calls()?.map(|table| CallAudit::new(table, options.roots.clone()));
         let skipped = kernel.skipped()?;
         let rings = kernel.rings()?;
         let hierarchies =
@@ -215,6 +228,7 @@ impl Live {
             slots,
             losses,
             capabilities,
+            calls,
             core,
             host,
             recorder,
@@ -231,6 +245,10 @@ impl Live {
             frames: Vec::new(),
         };
         live.apply_effects();
+        if let Some(calls) = &mut live.calls {
+            calls.start(&mut live.kernel)?;
+            calls.learn(live.core.world(), &mut live.kernel, Clock::boot_ns())?;
+        }
         // The kernel's types and the scan are gone; hand their pages back before settling down to run for months.
         // SAFETY: no preconditions.
         unsafe { libc::malloc_trim(0) };
@@ -266,6 +284,9 @@ impl Live {
             output.rings_read();
             if output.is_asked() {
                 output.answer(self.core.membership());
+            }
+            if output.is_asked_observed() {
+                output.answer_observed(self.observed());
             }
             self.take_round(output);
             let now = Clock::boot_ns();
@@ -324,7 +345,15 @@ impl Live {
             })
             .collect();
         let (undecodable, skipped) = (self.undecodable, self.skipped.count());
-        let tick = Tick { now_ns, clock: Clock::now(), lost, undecodable, skipped, sweep, displaced };
+        let denied = match &mut self.calls {
+            Some(calls) => {
+                calls.learn(self.core.world(), &mut self.kernel, now_ns)?;
+                calls.denials(self.core.world(), &mut self.kernel)?
+            }
+            None => Vec::new(),
+        };
+        let clock = Clock::now();
+        let tick = Tick { now_ns, clock, lost, undecodable, skipped, sweep, displaced, denied };
         if let Some(recorder) = &self.recorder {
             recorder.tick(&tick);
         }
@@ -335,6 +364,9 @@ impl Live {
         if let Some(audit) = &mut self.capabilities {
             let containers = audit.read(self.core.world());
             output.capabilities(&containers, audit.classified());
+        }
+        if let Some(calls) = &mut self.calls {
+            output.calls(&calls.read(self.core.world()));
         }
         let version = self.core.world().version;
         if std::mem::take(&mut self.sampled) || std::mem::replace(&mut self.shown, version) != version {
@@ -362,6 +394,14 @@ impl Live {
         // The oldest thing that it is about: what was polled has no time at which it happened.
         let since_ns = round.writes.first().map_or_else(Clock::boot_ns, |write| write.time_ns);
         send(output, alerts, since_ns);
+    }
+
+    /// What is known now of what containers do.
+    fn observed(&mut self) -> Observed {
+        let world = self.core.world();
+        let checks = self.capabilities.as_mut().map(|audit| (audit.classified(), audit.read(world)));
+        let calls = self.calls.as_mut().map(|audit| (audit.counts_denials(), audit.read(world)));
+        observed::put_together(checks, calls, Clock::boot_ns(), &Clock::now())
     }
 
     /// Reads both rings until they are empty, or for so long that the clock must be looked at: a flood fills them as
@@ -403,6 +443,7 @@ impl Live {
                 }
                 match self.core.frame(frame, self.host.as_mut()) {
                     Ok((event, alerts)) => {
+                        self.arm(&event);
                         output.count(event.kind.name());
                         if output.wants_events() {
                             output.event(Arc::new(self.core.event_record(&event)));
@@ -423,6 +464,16 @@ impl Live {
         }
     }
 
+    /// A call may have been refused whose beginnings are not seen: they are from now on.
+    fn arm(&mut self, event: &Event) {
+        if let (Some(calls), Payload::Seccomp(what)) = (&mut self.calls, &event.payload)
+            && what.verdict == verdict::UNCLASSIFIED
+        {
+            // What cannot be told to the kernel side now is tried again by the clock.
+            let _ = calls.seen(what.slot, what.nr, event.header.time_ns, &mut self.kernel);
+        }
+    }
+
     /// Tells the kernel side what enrichment found out.
     fn apply_effects(&mut self) {
         for effect in self.core.take_effects() {
@@ -430,12 +481,16 @@ impl Live {
             // knows.
             let _ = match effect {
                 Effect::Describe { slot, class, canonical } => {
-                    self.slots.describe(slot, SlotInfo { class, reserved: 0, canonical })
+                    let info = SlotInfo { class, audit: 0, canonical };
+                    describe(&mut self.slots, self.calls.as_mut(), slot, info)
                 }
                 Effect::Mark { pid, slot, moved } => self.slots.mark(pid, slot, moved),
                 Effect::AdoptNamespace { inode, slot } => self.slots.adopt_namespace(inode, slot),
                 Effect::Forget { slot } => {
                     self.slots.forget(slot);
+                    if let Some(calls) = &mut self.calls {
+                        calls.forget(slot);
+                    }
                     Ok(())
                 }
                 Effect::ForgetNamespace { inode } => {
@@ -444,7 +499,25 @@ impl Live {
                 }
             };
         }
+        // At once, before it calls what is then taken for unexpected.
+        if let Some(calls) = self.calls.as_mut().filter(|calls| calls.has_fresh()) {
+            let _ = calls.learn(self.core.world(), &mut self.kernel, Clock::boot_ns());
+        }
     }
+}
+
+/// Says what a slot is, and where its calls are kept.
+fn describe(
+    slots: &mut SlotTable,
+    mut calls: Option<&mut CallAudit>,
+    slot: u64,
+    mut info: SlotInfo,
+) -> Result<(), KernelError> {
+    if let Some(calls) = &mut calls {
+        info.audit = calls.index(&info, Clock::boot_ns())?;
+    }
+    slots.describe(slot, info)?;
+    calls.map_or(Ok(()), |calls| calls.described(slot, &info))
 }
 
 /// Gives every cgroup that is there a slot: below a container's, the same.

@@ -1,15 +1,18 @@
 //! The stages in a row, and what drives them: rings and the clock when live, a recording when not.
 
+mod calls;
 mod capabilities;
 mod core;
 mod held;
 mod live;
+mod observed;
 mod record;
 mod resources;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use calls::ContainerCalls;
 pub use capabilities::ContainerChecks;
 pub use core::{Core, Displaced, Tick};
 pub use live::{Live, LiveError, LiveOptions, Output, Status, StopSignal};

@@ -8,7 +8,7 @@ use crate::{
     enrich::{Finding, World},
     model::{
         ALERT_SCHEMA, Alert, AlertState, Attribution, Clock, Detail, EVENT_SCHEMA, EventRecord, Metadata,
-        MetadataMark, NsType, OutOfMemory, ProcessKey, ProcessRef, Tuple, Victim, uuid_v7,
+        MetadataMark, NsType, OutOfMemory, ProcessKey, ProcessRef, Tuple, Victim, syscall, uuid_v7,
     },
 };
 
@@ -157,6 +157,14 @@ fn detail(event: &Event, world: &World, clock: &Clock) -> Detail {
         }
         Payload::OomKill(kill) => oom_kill(&mut detail, kill, world, clock),
         Payload::ForkRefused(refused) => fork_refused(&mut detail, refused, world),
+        Payload::Seccomp(what) => {
+            detail.syscall = Some(match what.arch {
+                observer_common::ARCH_X86_64 => syscall::label(what.nr).into_owned(),
+                // Another table's.
+                _ => what.nr.to_string(),
+            });
+            detail.result = (what.errno != 0).then(|| result(-i64::from(what.errno)));
+        }
         Payload::Fork(_) | Payload::Exec { .. } | Payload::Nothing => {}
     }
     detail
@@ -228,6 +236,7 @@ fn result(ret: i64) -> String {
             libc::EAGAIN => "EAGAIN".into(),
             libc::EPERM => "EPERM".into(),
             libc::EACCES => "EACCES".into(),
+            libc::ENOSYS => "ENOSYS".into(),
             libc::EINVAL => "EINVAL".into(),
             libc::ENOENT => "ENOENT".into(),
             libc::EBADF => "EBADF".into(),

@@ -3,6 +3,7 @@
 
 mod alert;
 mod audit;
+mod deeds;
 mod escape;
 mod event;
 mod inspect;
@@ -22,6 +23,7 @@ use anstyle::{AnsiColor, Style};
 
 pub use alert::alert;
 pub use audit::audit;
+pub use deeds::deeds;
 pub use escape::{Untrusted, escape, escape_bytes};
 pub use event::event;
 pub use inspect::{Page, inspect, process};

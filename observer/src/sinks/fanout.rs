@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{TailItem, protocol::Want, questions::Questions};
 use crate::{
     inventory::Membership,
-    model::{Alert, EventRecord, ProcessRef},
+    model::{Alert, EventRecord, Observed, ProcessRef},
     telemetry::metrics::{DropReason, SinkMetrics},
 };
 
@@ -36,7 +36,8 @@ struct Shared {
     state: Mutex<State>,
     event_readers: AtomicUsize,
     closed: watch::Sender<bool>,
-    questions: Questions,
+    membership: Questions<Membership>,
+    observed: Questions<Observed>,
 }
 
 #[derive(Default)]
@@ -85,7 +86,8 @@ impl Fanout {
             state: Mutex::default(),
             event_readers: AtomicUsize::new(0),
             closed: watch::Sender::new(false),
-            questions: Questions::default(),
+            membership: Questions::default(),
+            observed: Questions::default(),
         };
         Fanout { shared: Arc::new(shared) }
     }
@@ -117,17 +119,31 @@ impl Fanout {
     }
 
     /// Which process is whose: the pipeline answers when it has read its rings.
-    pub(super) fn ask(&self) -> oneshot::Receiver<Arc<Membership>> {
-        self.shared.questions.ask()
+    pub(super) fn ask_membership(&self) -> oneshot::Receiver<Arc<Membership>> {
+        self.shared.membership.ask()
+    }
+
+    /// What containers were seen to do: as above.
+    pub(super) fn ask_observed(&self) -> oneshot::Receiver<Arc<Observed>> {
+        self.shared.observed.ask()
     }
 
     /// Somebody waits for [`Fanout::answer`].
     pub fn is_asked(&self) -> bool {
-        self.shared.questions.is_asked()
+        self.shared.membership.is_asked()
     }
 
     pub fn answer(&self, membership: Membership) {
-        self.shared.questions.answer(membership);
+        self.shared.membership.answer(membership);
+    }
+
+    /// Somebody waits for [`Fanout::answer_observed`].
+    pub fn is_asked_observed(&self) -> bool {
+        self.shared.observed.is_asked()
+    }
+
+    pub fn answer_observed(&self, observed: Observed) {
+        self.shared.observed.answer(observed);
     }
 
     /// A new reader. With `recent`, the last alerts come first, and none comes twice.
@@ -158,7 +174,8 @@ impl Fanout {
     pub fn close(&self) {
         self.shared.closed.send_replace(true);
         self.shared.lock().queues.clear();
-        self.shared.questions.close();
+        self.shared.membership.close();
+        self.shared.observed.close();
     }
 
     /// Ready once closed.

@@ -1,7 +1,7 @@
 //! What is said over the agent's socket: lines of JSON.
 //!
-//! The client sends one line, [`Request`]. To `{"ask":"membership"}` the agent answers `{"membership":{...}}` and hangs up. To
-//! a subscription it answers `{"subscribed":"alerts"}`, then a line for each thing:
+//! The client sends one line, [`Request`]. To `{"ask":"membership"}` the agent answers `{"membership":{...}}` and hangs up, to
+//! `{"ask":"observed"}` `{"observed":{...}}`. To a subscription it answers `{"subscribed":"alerts"}`, then a line for each thing:
 //! `{"alert":{...}}`, `{"event":{...}}`, `{"missed":3}` where the client was too slow for three of them; or
 //! `{"error":"..."}`, and hangs up. A client has to pass over what it does not know.
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Filter;
 use crate::{
     inventory::Membership,
-    model::{Alert, EventRecord},
+    model::{Alert, EventRecord, Observed},
 };
 
 /// A request is no longer than this.
@@ -57,6 +57,8 @@ pub struct Ask {
 pub enum Question {
     /// Which containers there are, and which process is whose.
     Membership,
+    /// What containers were seen to call, to use and to be refused.
+    Observed,
 }
 
 /// What a reader wants to be sent from now on.
@@ -80,6 +82,7 @@ pub enum Line<'a> {
     Event(&'a EventRecord),
     Missed(u64),
     Membership(&'a Membership),
+    Observed(&'a Observed),
     Error(&'a str),
 }
 
@@ -106,6 +109,8 @@ pub struct Received<'a> {
     pub missed: Option<u64>,
     #[serde(borrow)]
     pub membership: Option<&'a serde_json::value::RawValue>,
+    #[serde(borrow)]
+    pub observed: Option<&'a serde_json::value::RawValue>,
     pub error: Option<String>,
 }
 

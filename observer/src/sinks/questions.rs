@@ -8,18 +8,21 @@ use std::sync::{
 
 use tokio::sync::oneshot;
 
-use crate::inventory::Membership;
-
 /// Those who wait for an answer.
-#[derive(Default)]
-pub(super) struct Questions {
+pub(super) struct Questions<T> {
     asked: AtomicBool,
-    waiting: Mutex<Vec<oneshot::Sender<Arc<Membership>>>>,
+    waiting: Mutex<Vec<oneshot::Sender<Arc<T>>>>,
 }
 
-impl Questions {
+impl<T> Default for Questions<T> {
+    fn default() -> Self {
+        Questions { asked: AtomicBool::new(false), waiting: Mutex::default() }
+    }
+}
+
+impl<T> Questions<T> {
     /// The answer is dropped, and the receiver sees that, if the pipeline ends before it answers.
-    pub fn ask(&self) -> oneshot::Receiver<Arc<Membership>> {
+    pub fn ask(&self) -> oneshot::Receiver<Arc<T>> {
         let (sender, receiver) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         self.asked.store(true, Ordering::Release);
@@ -30,13 +33,13 @@ impl Questions {
         self.asked.load(Ordering::Relaxed)
     }
 
-    pub fn answer(&self, membership: Membership) {
+    pub fn answer(&self, answer: T) {
         self.asked.store(false, Ordering::Relaxed);
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let membership = Arc::new(membership);
+        let answer = Arc::new(answer);
         for asker in waiting {
             // One that went away needs no answer.
-            let _ = asker.send(Arc::clone(&membership));
+            let _ = asker.send(Arc::clone(&answer));
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream, unix::OwnedReadHalf},
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
 };
 
 use super::{
@@ -167,7 +167,18 @@ impl Client {
             Err(_) => return refuse(&mut to, "no request came in time").await,
         };
         let request = match request {
-            Request::Ask(Ask { ask: Question::Membership }) => return self.membership(&mut to).await,
+            Request::Ask(Ask { ask: Question::Membership }) => {
+                return match answered(self.fanout.ask_membership()).await {
+                    Ok(answer) => say(&mut to, &Line::Membership(&answer)).await,
+                    Err(reason) => refuse(&mut to, reason).await,
+                };
+            }
+            Request::Ask(Ask { ask: Question::Observed }) => {
+                return match answered(self.fanout.ask_observed()).await {
+                    Ok(answer) => say(&mut to, &Line::Observed(&answer)).await,
+                    Err(reason) => refuse(&mut to, reason).await,
+                };
+            }
             Request::Subscribe(request) => request,
         };
         let mut subscription = self.fanout.subscribe(request.subscribe, request.recent, self.metrics.clone());
@@ -189,19 +200,20 @@ impl Client {
     }
 }
 
-impl Client {
-    async fn membership(&self, to: &mut (impl AsyncWriteExt + Unpin)) {
-        let answer = tokio::time::timeout(ANSWER_TIME, self.fanout.ask()).await;
-        match answer {
-            Ok(Ok(membership)) => {
-                let mut line = Vec::new();
-                Line::Membership(&membership).write_to(&mut line);
-                let _ = to.write_all(&line).await;
-            }
-            Ok(Err(_)) => refuse(to, "the agent is ending").await,
-            Err(_) => refuse(to, "the pipeline is too busy to answer").await,
-        }
+/// Waits for the pipeline's answer to a question.
+async fn answered<T>(asked: oneshot::Receiver<Arc<T>>) -> Result<Arc<T>, &'static str> {
+    match tokio::time::timeout(ANSWER_TIME, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err("the agent is ending"),
+        Err(_) => Err("the pipeline is too busy to answer"),
     }
+}
+
+async fn say(to: &mut (impl AsyncWriteExt + Unpin), line: &Line<'_>) {
+    let mut text = Vec::new();
+    line.write_to(&mut text);
+    // Who has gone does not hear it.
+    let _ = to.write_all(&text).await;
 }
 
 /// Waits for something, and takes what has come by then; returns how many alerts are in it. `None` at the end of

@@ -1,9 +1,10 @@
 //! Metrics. Every family stands in a table, from which it is exposed and docs/metrics.md is made: the agent's own here, those that
-//! belong to containers in `capabilities` and `resources`.
+//! belong to containers in `calls`, `capabilities` and `resources`.
 //!
 //! Label values come from closed lists (kinds, reasons, rules, sinks, hooks), so that no attacker can make series. Those of
 //! containers go with them, and there is a ceiling (`containers`).
 
+mod calls;
 mod capabilities;
 mod containers;
 mod resources;
@@ -18,6 +19,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use calls::CallSeries;
 pub use capabilities::CapabilitySeries;
 pub use resources::ResourceSeries;
 
@@ -106,7 +108,7 @@ families! {
     events: IntCounterVec = "observer_events_total", ["kind"],
         "Events that came from the kernel and were decoded, by kind.";
     lost: IntCounterVec = "observer_events_lost_total", ["reason"],
-        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing, or a check of a capability was not counted), decode (a frame that was not understood), sink (an alert that standard output did not take in time).";
+        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing, or a check of a capability or a denial was not counted), decode (a frame that was not understood), sink (an alert that standard output did not take in time).";
     alerts: IntCounterVec = "observer_alerts_total", ["rule", "severity"],
         "Alerts given to the sinks, by rule and severity.";
     alerts_folded: IntCounterVec = "observer_alerts_folded_total", ["rule"],
@@ -183,7 +185,9 @@ fn missed(counts: &Counts) -> [(&'static str, u64); 4] {
 /// Every family there is.
 pub fn families() -> impl Iterator<Item = &'static Family> {
     let capabilities = capabilities::FAMILIES.iter().map(|it| &it.family);
-    FAMILIES.iter().chain(capabilities).chain(resources::FAMILIES.iter().map(|it| &it.family))
+    let calls = calls::FAMILIES.iter().map(|it| &it.family);
+    let resources = resources::FAMILIES.iter().map(|it| &it.family);
+    FAMILIES.iter().chain(capabilities).chain(calls).chain(resources)
 }
 
 /// Why events are lost on this side of the rings.
@@ -240,6 +244,7 @@ struct Inner {
     lost: [(&'static str, IntCounter); LOSSES + 3],
     boot_time: Option<f64>,
     capabilities: Latest<capabilities::Checks>,
+    calls: Latest<calls::Calls>,
     resources: Latest<Resources>,
 }
 
@@ -297,6 +302,7 @@ impl Metrics {
                 lost,
                 boot_time: process::boot_time(),
                 capabilities: Latest::default(),
+                calls: Latest::default(),
                 resources: Latest::default(),
             }),
         }
@@ -468,18 +474,22 @@ impl Metrics {
             }
             Err(error) => super::log::debug!("cannot read /proc/self for the metrics", error),
         }
-        let (capabilities, resources) = (self.inner.capabilities.get(), self.inner.resources.get());
-        // Not the sum: a container that two tables leave out is one.
-        let dropped = capabilities.dropped().max(resources.dropped());
+        let (capabilities, calls) = (self.inner.capabilities.get(), self.inner.calls.get());
+        let resources = self.inner.resources.get();
+        // Not the sum: a container that several tables leave out is one.
+        let dropped = capabilities.dropped().max(calls.dropped()).max(resources.dropped());
         families.container_series_dropped.set(clamped(dropped as u64));
-        let capabilities = capabilities.text(capabilities::FAMILIES);
-        let resources = resources.text(resources::FAMILIES);
-        let mut text = String::with_capacity((16 << 10) + capabilities.len() + resources.len());
+        let of_containers = [
+            capabilities.text(capabilities::FAMILIES),
+            calls.text(calls::FAMILIES),
+            resources.text(resources::FAMILIES),
+        ];
+        let length: usize = of_containers.iter().map(|text| text.len()).sum();
+        let mut text = String::with_capacity((16 << 10) + length);
         if let Err(error) = TextEncoder::new().encode_utf8(&self.inner.registry.gather(), &mut text) {
             super::log::warn!("cannot write the metrics", error);
         }
-        text.push_str(capabilities);
-        text.push_str(resources);
+        text.extend(of_containers);
         text
     }
 }
@@ -629,6 +639,7 @@ mod tests {
             checks: [(0, Default::default())].into(),
         }];
         CapabilitySeries::new(1).show(metrics, &checks, classified);
+        CallSeries::new(1).show(metrics, &[calls::example("c")]);
         ResourceSeries::new(1).show(metrics, &[resources::example("c")]);
     }
 

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use observer_common::CallSet;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -57,6 +58,22 @@ pub fn annotations(files: &mut Files, config: &Path) -> BTreeMap<String, String>
         return BTreeMap::new();
     };
     map.into_iter().filter_map(|(name, value)| Some((name, bounded(value.as_str()?)?))).collect()
+}
+
+/// What the filter lets pass; all, if there is none. Of one that is not understood, nothing is said.
+pub fn seccomp_allowed(files: &mut Files, config: &Path) -> Option<CallSet> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        linux: Linux,
+    }
+    #[derive(Default, Deserialize)]
+    struct Linux {
+        #[serde(default)]
+        seccomp: Option<super::seccomp::Filter>,
+    }
+    let config: Config = files.json(config)?;
+    Some(config.linux.seccomp.map_or(CallSet::ALL, |filter| filter.allowed()))
 }
 
 /// The whole declaration.

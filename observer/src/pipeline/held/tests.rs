@@ -164,6 +164,7 @@ impl Run {
                     undecodable: 0,
                     skipped: 0,
                     sweep: false,
+                    denied: Vec::new(),
                     displaced: Vec::new(),
                 };
                 self.host.recorder.tick(&tick);

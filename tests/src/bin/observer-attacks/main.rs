@@ -14,6 +14,7 @@ mod namespaces;
 mod raw;
 mod refused;
 mod root;
+mod seccomp;
 mod sys;
 mod threads;
 
@@ -52,6 +53,10 @@ const USAGE: &str = "observer-attacks ATTACK [ARGUMENTS]
   bomb          CALL N                     forks until refused, then is refused N + 1 times more by CALL: clone, clone3,
                                            fork, vfork or clone32
   nproc         UID                        a fork that RLIMIT_NPROC refuses to that user
+  denials       N                          N times unshare, mount, keyctl, clone; counts the EPERMs of each
+  own-errno     CALL ERRNO N               N calls of getppid or sched_yield under a filter of its own
+  stopped       HOW                        a thread under a filter that does trap, kill-process or kill-thread
+  permissive-load SECONDS                  all that ends oddly, under a filter that refuses nothing
   hostile-exec  SOURCE TYPES               the same joins under a hostile name, comm and arguments
 TYPES: comma-separated names of mnt, pid, net, ipc, uts, user, cgroup, time";
 
@@ -116,6 +121,10 @@ fn run(args: &[&str]) -> Result<String, Errno> {
         ["bomb", call, n] => limits::bomb(call, number(n)),
         ["nproc", user] => limits::nproc(number(user)),
         ["quick"] => namespaces::unshare("uts", &[]),
+        ["denials", n] => seccomp::denials(number(n)),
+        ["own-errno", call, errno, n] => seccomp::own_errno(call, number(errno), number(n)),
+        ["stopped", how] => seccomp::stopped(how),
+        ["permissive-load", seconds] => seccomp::permissive_load(number(seconds)),
         ["hostile-exec", source, types] => hostile::first_stage(source, types),
         _ => usage(),
     }

@@ -1,0 +1,226 @@
+//! Whose a process's calls are, and which were made: the state of the audit of system calls, which every call of every task
+//! comes by. A process that was looked at once has its container's index beside its id: from then on two look-ups in
+//! arrays tell all.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    macros::map,
+    maps::{Array, HashMap},
+};
+use observer_common::{
+    AuditState, Audited, CHUNK, Calls, CgroupKey, EARLY_SLOTS, Indices, Loss, NOBODY, NS_MNT, SLOT_MASK,
+    ability, mark,
+};
+
+use crate::{
+    emit::count_loss,
+    offsets::{able, offset, peek},
+    slots::{self, HOSTS, Standing, UNAUDITED, UNKNOWN},
+    task::{self, Task},
+};
+
+/// By thread group id, in chunks. Sized by the agent, while calls are audited.
+#[map]
+static PROCESSES: Array<Indices> = Array::with_max_entries(1, 0);
+
+/// By index. Sized by the agent.
+#[map]
+static CALLS: Array<Calls> = Array::with_max_entries(1, 0);
+
+/// By index; written by the agent. Sized by the agent.
+#[map]
+static CONTAINERS: Array<Audited> = Array::with_max_entries(1, 0);
+
+/// One entry, written by the agent.
+#[map]
+static AUDIT: Array<AuditState> = Array::with_max_entries(1, 0);
+
+/// Calls by slots that userspace has not said anything of yet, which takes these out when it has.
+#[map]
+static EARLY: HashMap<u64, Calls> = HashMap::with_max_entries(EARLY_SLOTS, 0);
+
+static NO_CALLS: Calls = Calls::NONE;
+
+/// Of `thread_info.status`, arch/x86/include/asm/thread_info.h: the task is in a 32-bit call.
+const TS_COMPAT: u32 = 2;
+
+#[inline(always)]
+pub fn state() -> Option<&'static AuditState> {
+    AUDIT.get(0)
+}
+
+/// Where the index of a process's container is.
+#[inline(always)]
+pub fn place(tgid: u32) -> Option<*mut u16> {
+    let chunk = PROCESSES.get_ptr_mut(tgid / CHUNK as u32)?;
+    // SAFETY: inside the map entry.
+    Some(unsafe { (chunk as *mut u16).add(tgid as usize % CHUNK) })
+}
+
+/// True if the process is no container's, as far as has been told.
+#[inline(always)]
+pub fn is_nobody(place: *mut u16, state: &AuditState) -> bool {
+    // SAFETY: a map entry; aligned words are read whole.
+    unsafe { *place == state.nobody }
+}
+
+/// The process's mark changes: it is to be looked at again.
+#[inline(always)]
+pub fn forget(tgid: u32) {
+    if able(ability::AUDIT_CALLS)
+        && let Some(place) = place(tgid)
+    {
+        // SAFETY: as above.
+        unsafe { *place = 0 }
+    }
+}
+
+/// Whose calls they are: an index, or the slot of one that has no index yet. Neither: nobody's, or on the way in.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    pub index: u32,
+    slot: u64,
+}
+
+impl Owner {
+    const NONE: Owner = Owner { index: 0, slot: 0 };
+
+    #[inline(always)]
+    pub fn of(task: Task, tgid: u32, place: *mut u16, state: &AuditState) -> Owner {
+        // SAFETY: as in `is_nobody`.
+        let index = unsafe { *place };
+        if index != 0 && index & NOBODY == 0 {
+            return Owner { index: index as u32, slot: 0 };
+        }
+        Self::found(task, tgid, place, state)
+    }
+
+    #[inline(always)]
+    fn found(task: Task, tgid: u32, place: *mut u16, state: &AuditState) -> Owner {
+        let mark = task::stored_mark(tgid);
+        let slot = mark & SLOT_MASK;
+        let standing = if slot != 0 {
+            slots::standing(slot)
+        } else if mark == 0 {
+            by_cgroups(task)
+        } else {
+            // A task of the host on its way somewhere.
+            return Owner::NONE;
+        };
+        if standing == HOSTS {
+            // SAFETY: as in `is_nobody`.
+            unsafe { *place = state.nobody };
+            return Owner::NONE;
+        }
+        if standing == UNAUDITED || mark & (mark::ENTERING | mark::GONE) != 0 {
+            return Owner::NONE;
+        }
+        if standing == UNKNOWN {
+            return Owner { index: 0, slot };
+        }
+        // SAFETY: as in `is_nobody`.
+        unsafe { *place = standing as u16 };
+        Owner { index: standing, slot: 0 }
+    }
+
+    #[inline(always)]
+    pub fn is_none(self) -> bool {
+        self.index == 0 && self.slot == 0
+    }
+
+    /// The container's first slot, where it is known, else the task's own.
+    #[inline(always)]
+    pub fn slot(self) -> u64 {
+        match CONTAINERS.get(self.index) {
+            Some(container) if self.index != 0 => container.slot,
+            _ => self.slot,
+        }
+    }
+
+    /// True if the filter that the container's runtime installs lets the call pass.
+    #[inline(always)]
+    pub fn is_allowed(self, nr: u32) -> bool {
+        let Some(container) = CONTAINERS.get(self.index) else { return false };
+        self.index != 0 && (container.allowed.0[(nr as usize >> 6) & 7] >> (nr & 63)) & 1 != 0
+    }
+
+    /// Notes a call.
+    #[inline(always)]
+    pub fn note(self, task: Task, nr: u32) {
+        let calls = if self.index != 0 { CALLS.get_ptr_mut(self.index) } else { early(self.slot) };
+        let Some(calls) = calls else { return };
+        // SAFETY: inside the map entry; a byte is written whole, whoever writes it at the same time writes the same.
+        unsafe {
+            let byte = (calls as *mut u8).add(nr as usize & 0x1ff);
+            if *byte == 0 && !is_compat(task) {
+                *byte = 1;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn early(slot: u64) -> Option<*mut Calls> {
+    if let Some(calls) = EARLY.get_ptr_mut(slot) {
+        return Some(calls);
+    }
+    // Another CPU may be first, which is as good.
+    let _ = EARLY.insert(slot, &NO_CALLS, BPF_NOEXIST as u64);
+    let calls = EARLY.get_ptr_mut(slot);
+    if calls.is_none() {
+        count_loss(Loss::TableFull);
+    }
+    calls
+}
+
+/// True if the task is in a 32-bit call, whose number is another table's.
+#[inline(always)]
+pub fn is_compat(task: Task) -> bool {
+    // SAFETY: thread_info.status is a u32.
+    let status: u32 = unsafe { peek(task.0, offset!(task_status)) };
+    status & TS_COMPAT != 0
+}
+
+/// Of a process without a mark, which may be older than the agent, its cgroups tell; as in `slots::mark_by_cgroups`, with the
+/// host's mount namespace it is on its way in. By helper: these loads lie behind branches.
+#[inline(always)]
+fn by_cgroups(task: Task) -> Standing {
+    let Some(host) = task::host() else { return UNAUDITED };
+    // SAFETY: members as named in `Offsets`.
+    unsafe {
+        let set: *const u8 = peek(task.0, offset!(task_cgroups));
+        let mut found = slots::standing_of(key(peek(set, offset!(css_set_dfl))));
+        if able(ability::CGROUP_V1) {
+            for subsys in [offset!(pids_subsys), offset!(memory_subsys)] {
+                if !slots::is_audited(found) {
+                    let css: *const u8 = peek(set, offset!(css_set_subsys) + subsys * 8);
+                    found = slots::standing_of(key(peek(css, offset!(css_cgroup))));
+                }
+            }
+        }
+        let proxy: *const u8 = peek(task.0, offset!(task_nsproxy));
+        let mnt: *const u8 = peek(proxy, offset!(nsproxy_mnt));
+        let inode: u32 = peek(mnt, offset!(mnt_inum));
+        if !slots::is_audited(found) {
+            // Nobody's until another container is told of.
+            return HOSTS;
+        }
+        if inode == host.inodes[NS_MNT] { UNAUDITED } else { found }
+    }
+}
+
+/// # Safety
+/// A pointer to a cgroup.
+#[inline(always)]
+unsafe fn key(cgroup: *const u8) -> CgroupKey {
+    // SAFETY: members as named in `Offsets`.
+    unsafe {
+        let root: *const u8 = peek(cgroup, offset!(cgroup_root));
+        let node: *const u8 = peek(cgroup, offset!(cgroup_kn));
+        CgroupKey {
+            hierarchy: peek(root, offset!(root_hierarchy)),
+            reserved: 0,
+            id: peek(node, offset!(kn_id)),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a declared seccomp filter lets pass (runtime-spec: config-linux.md, seccomp).
+
+use observer_common::CallSet;
+use serde::Deserialize;
+
+use crate::model::syscall;
+
+/// A filter as config.json has it, as far as it matters here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Filter {
+    default_action: String,
+    #[serde(default)]
+    syscalls: Vec<Rule>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rule {
+    #[serde(default)]
+    names: Vec<String>,
+    action: String,
+    #[serde(default)]
+    args: Option<Vec<serde::de::IgnoredAny>>,
+}
+
+fn passes(action: &str) -> bool {
+    matches!(action, "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG")
+}
+
+impl Filter {
+    /// The calls that it lets pass whatever their arguments are.
+    pub fn allowed(&self) -> CallSet {
+        let mut allowed = if passes(&self.default_action) { CallSet::ALL } else { CallSet::NONE };
+        let named = |rule: &Rule| syscall::set(rule.names.iter().map(String::as_str));
+        for rule in self.syscalls.iter().filter(|rule| passes(&rule.action)) {
+            if rule.args.as_ref().is_none_or(Vec::is_empty) {
+                allowed.0.iter_mut().zip(named(rule).0).for_each(|(word, more)| *word |= more);
+            }
+        }
+        // Whatever one rule refuses, if only for some arguments, is not let pass.
+        for rule in self.syscalls.iter().filter(|rule| !passes(&rule.action)) {
+            allowed.0.iter_mut().zip(named(rule).0).for_each(|(word, less)| *word &= !less);
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(filter: &str) -> CallSet {
+        serde_json::from_str::<Filter>(filter).expect("a filter").allowed()
+    }
+
+    #[test]
+    fn only_what_passes_with_all_arguments_is_allowed() {
+        let rules = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
+            {"names":["read","write","clone","socketcall"],"action":"SCMP_ACT_ALLOW"},
+            {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":40,"op":"SCMP_CMP_NE"}]},
+            {"names":["close"],"action":"SCMP_ACT_LOG","args":[]},
+            {"names":["clone"],"action":"SCMP_ACT_ERRNO","errnoRet":38,"args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#;
+        assert_eq!(syscall::names(&allowed(rules)), ["close", "read", "write"]);
+    }
+
+    #[test]
+    fn a_filter_that_lets_all_pass_refuses_what_it_names() {
+        let rules = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+            {"names":["mount"],"action":"SCMP_ACT_KILL_PROCESS"}]}"#;
+        let allowed = allowed(rules);
+        let mount = syscall::number("mount").unwrap();
+        assert!(!allowed.contains(mount) && allowed.contains(0) && allowed.contains(511));
+        assert_eq!(allowed.len(), 511);
+    }
+}

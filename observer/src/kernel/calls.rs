@@ -1,0 +1,262 @@
+//! The audit of system calls as the agent steers it: whose calls are kept, which beginnings are seen, what was counted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    os::fd::{AsFd, OwnedFd},
+};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, MapData},
+};
+use observer_common::{AUDITED, AuditState, Audited, CallSet, Calls, Denial, DenialKey, NOBODY, SYSCALLS};
+
+use super::{
+    KernelError,
+    load::chain,
+    tracefs::{self, Tracefs},
+};
+use crate::model::syscall;
+
+/// Values of `AuditState::armed`.
+const ARMED: u8 = 1;
+const ARMING: u8 = 2;
+
+/// The kernel side's tables.
+pub struct CallTable {
+    state: Array<MapData, AuditState>,
+    /// What is in the entry above.
+    told: AuditState,
+    calls: Array<MapData, Calls>,
+    containers: Array<MapData, Audited>,
+    early: aya::maps::HashMap<MapData, u64, Calls>,
+    denials: aya::maps::HashMap<MapData, DenialKey, Denial>,
+    /// By the containers' first slots.
+    indices: HashMap<u64, u32>,
+    /// The longest unused first: a process that outlives its container has its index for a while.
+    free: VecDeque<u32>,
+    /// None where denials are not counted.
+    arming: Option<Arming>,
+}
+
+/// The programs on beginnings.
+pub(super) struct Arming {
+    pub program: OwnedFd,
+    pub tracefs: Tracefs,
+}
+
+impl Arming {
+    fn arm(&self, nr: u32) -> Option<OwnedFd> {
+        let name = event_name(syscall::name(nr)?);
+        let id = self.tracefs.event_id("syscalls", &format!("sys_enter_{name}")).ok()?;
+        tracefs::attach(self.program.as_fd(), id).ok()
+    }
+}
+
+/// Events are called as the kernel's functions are, and those not always as their calls.
+fn event_name(call: &str) -> &str {
+    match call {
+        "fstat" => "newfstat",
+        "lstat" => "newlstat",
+        "sendfile" => "sendfile64",
+        "stat" => "newstat",
+        "umount2" => "umount",
+        "uname" => "newuname",
+        other => other,
+    }
+}
+
+/// Beginnings that are seen, until this is dropped.
+#[derive(Default)]
+pub struct Armed {
+    events: BTreeMap<u32, OwnedFd>,
+    /// Calls that have no event here: this kernel has no such call.
+    impossible: BTreeSet<u32>,
+}
+
+impl Drop for Armed {
+    /// The kernel waits, for each event, until nobody can be in it any more: side by side.
+    fn drop(&mut self) {
+        let mut events: Vec<OwnedFd> = std::mem::take(&mut self.events).into_values().collect();
+        std::thread::scope(|scope| {
+            while !events.is_empty() {
+                let some = events.split_off(events.len().saturating_sub(8));
+                scope.spawn(move || drop(some));
+            }
+        });
+    }
+}
+
+fn array<V: Pod>(bpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, V>, KernelError> {
+    let map = bpf.take_map(name).ok_or(KernelError::Map { name, what: "not in the object file".into() })?;
+    Array::try_from(map).map_err(|error| KernelError::Map { name, what: chain(&error) })
+}
+
+fn hash<K: Pod, V: Pod>(
+    bpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<aya::maps::HashMap<MapData, K, V>, KernelError> {
+    let map = bpf.take_map(name).ok_or(KernelError::Map { name, what: "not in the object file".into() })?;
+    aya::maps::HashMap::try_from(map).map_err(|error| KernelError::Map { name, what: chain(&error) })
+}
+
+fn fail(name: &'static str, error: &aya::maps::MapError) -> KernelError {
+    KernelError::Map { name, what: chain(error) }
+}
+
+impl CallTable {
+    pub(super) fn new(bpf: &mut Ebpf, arming: Option<Arming>) -> Result<Self, KernelError> {
+        let mut table = CallTable {
+            state: array(bpf, "AUDIT")?,
+            told: AuditState { nobody: NOBODY, reserved: [0; 3], armed: Calls::NONE },
+            calls: array(bpf, "CALLS")?,
+            containers: array(bpf, "CONTAINERS")?,
+            early: hash(bpf, "EARLY")?,
+            denials: hash(bpf, "DENIALS")?,
+            indices: HashMap::new(),
+            free: (1..AUDITED).collect(),
+            arming,
+        };
+        table.tell()?;
+        Ok(table)
+    }
+
+    /// Denials are counted.
+    pub fn counts_denials(&self) -> bool {
+        self.arming.is_some()
+    }
+
+    fn tell(&mut self) -> Result<(), KernelError> {
+        self.state.set(0, self.told, 0).map_err(|error| fail("AUDIT", &error))
+    }
+
+    /// The index of the container whose first slot this is; 0 if there is no room for another one.
+    pub fn admit(&mut self, slot: u64) -> Result<u32, KernelError> {
+        if let Some(index) = self.indices.get(&slot) {
+            return Ok(*index);
+        }
+        let Some(index) = self.free.pop_front() else { return Ok(0) };
+        self.calls.set(index, Calls::NONE, 0).map_err(|error| fail("CALLS", &error))?;
+        let container = Audited { slot, allowed: CallSet::NONE };
+        self.containers.set(index, container, 0).map_err(|error| fail("CONTAINERS", &error))?;
+        self.indices.insert(slot, index);
+        Ok(index)
+    }
+
+    /// There is another container: processes that were nobody's may be its.
+    pub fn announce(&mut self) -> Result<(), KernelError> {
+        self.told.nobody = self.told.nobody.wrapping_add(1) | NOBODY;
+        self.tell()
+    }
+
+    /// The container is gone.
+    pub fn dismiss(&mut self, slot: u64) {
+        if let Some(index) = self.indices.remove(&slot) {
+            self.free.push_back(index);
+        }
+        // Nothing there is as good.
+        let _ = self.early.remove(&slot);
+    }
+
+    /// What the filter that the container's runtime installs lets pass.
+    pub fn allow(&mut self, slot: u64, allowed: CallSet) -> Result<(), KernelError> {
+        let Some(index) = self.indices.get(&slot) else { return Ok(()) };
+        let container = Audited { slot, allowed };
+        self.containers.set(*index, container, 0).map_err(|error| fail("CONTAINERS", &error))
+    }
+
+    /// What the container has called.
+    pub fn calls(&self, slot: u64) -> CallSet {
+        let calls = self.indices.get(&slot).and_then(|index| self.calls.get(index, 0).ok());
+        calls.map(|calls| set(&calls)).unwrap_or_default()
+    }
+
+    /// Slots that called before it was known whose they are.
+    pub fn early(&self) -> Vec<(u64, CallSet)> {
+        self.early.iter().filter_map(Result::ok).map(|(slot, calls)| (slot, set(&calls))).collect()
+    }
+
+    /// What a slot called before it was known whose it is; told once.
+    pub fn take_early(&mut self, slot: u64) -> CallSet {
+        let Ok(calls) = self.early.get(&slot, 0) else { return CallSet::NONE };
+        // Nothing there is as good.
+        let _ = self.early.remove(&slot);
+        set(&calls)
+    }
+
+    /// An entry that comes or goes during the walk is seen the next time.
+    pub fn denials(&self) -> Vec<(DenialKey, Denial)> {
+        self.denials.iter().filter_map(Result::ok).collect()
+    }
+
+    pub fn forget_denial(&mut self, key: &DenialKey) {
+        // Already gone is as good.
+        let _ = self.denials.remove(key);
+    }
+
+    /// Sees the beginnings of these calls from now on. `look` finds who is inside already: see the kernel side's `look_inside`;
+    /// if it fails, an error of these calls stays unclassified.
+    pub fn arm(
+        &mut self,
+        armed: &mut Armed,
+        calls: &CallSet,
+        look: impl FnOnce() -> bool,
+    ) -> Result<(), KernelError> {
+        let Some(arming) = &self.arming else { return Ok(()) };
+        let new: Vec<u32> = calls
+            .iter()
+            .filter(|nr| !armed.events.contains_key(nr) && !armed.impossible.contains(nr))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        // Told first: whoever is noted as inside from now on is so no longer when the call is over.
+        for nr in &new {
+            self.told.armed.0[*nr as usize % SYSCALLS] = ARMING;
+        }
+        self.state.set(0, self.told, 0).map_err(|error| fail("AUDIT", &error))?;
+        for nr in &new {
+            match arming.arm(*nr) {
+                Some(event) => {
+                    armed.events.insert(*nr, event);
+                }
+                None => {
+                    armed.impossible.insert(*nr);
+                    self.told.armed.0[*nr as usize % SYSCALLS] = 0;
+                }
+            }
+        }
+        if look() {
+            for byte in self.told.armed.0.iter_mut().filter(|byte| **byte == ARMING) {
+                *byte = ARMED;
+            }
+        }
+        self.tell()
+    }
+}
+
+fn set(calls: &Calls) -> CallSet {
+    let mut set = CallSet::NONE;
+    (0..).zip(&calls.0).filter(|(_, byte)| **byte != 0).for_each(|(nr, _)| set.insert(nr));
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_become_a_set() {
+        let mut calls = Calls::NONE;
+        for nr in [0, 63, 64, 511] {
+            calls.0[nr] = 1;
+        }
+        assert_eq!(set(&calls).iter().collect::<Vec<_>>(), [0, 63, 64, 511]);
+        assert!(set(&Calls::NONE).is_empty());
+    }
+
+    #[test]
+    fn events_are_called_as_the_kernel_calls_them() {
+        assert_eq!(["umount2", "uname", "mount"].map(event_name), ["umount", "newuname", "mount"]);
+    }
+}

@@ -1,0 +1,77 @@
+//! What the agent has seen containers do: its answer to `{"ask":"observed"}`.
+
+use serde::{Deserialize, Serialize};
+
+/// What was kept, and of whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// System calls are kept.
+    pub syscalls: bool,
+    /// Refusals by seccomp are counted.
+    pub seccomp: bool,
+    /// Checks of capabilities are counted.
+    pub capabilities: bool,
+    /// Checks of capabilities that meant no use are told apart. If not, nothing is known to be used or denied.
+    pub capabilities_classified: bool,
+    pub containers: Vec<ObservedContainer>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedContainer {
+    pub id: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// How long that is.
+    pub seconds: u64,
+    /// Names of the calls made, sorted.
+    pub syscalls: Vec<String>,
+    pub refused: Vec<RefusedCall>,
+    pub capabilities: Vec<CheckedCapability>,
+}
+
+/// A call that seccomp refused, or may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedCall {
+    pub syscall: String,
+    pub how: How,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub errno: Option<String>,
+    pub count: u64,
+    pub first: String,
+    pub last: String,
+    /// The process that was the first.
+    pub pid: u32,
+    pub comm: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    #[default]
+    Denied,
+    /// An error that may have been the call's own.
+    Unclassified,
+    /// SIGSYS.
+    Signalled,
+    ThreadEnded,
+}
+
+impl How {
+    /// As a person says it.
+    pub fn words(self) -> &'static str {
+        match self {
+            How::Denied => "denied",
+            How::Unclassified => "unclassified",
+            How::Signalled => "SIGSYS",
+            How::ThreadEnded => "thread ended",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedCapability {
+    /// Its name; the number of one that has none here.
+    pub capability: String,
+    pub granted: u64,
+    pub denied: u64,
+}

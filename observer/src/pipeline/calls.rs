@@ -1,0 +1,308 @@
+//! The audit of system calls by container, made of what the kernel side keeps by slot; and what the kernel side is told for it.
+//! Denials become alerts by way of the core's ticks, the rest is for metrics and questions.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use observer_common::{CallSet, Denial, DenialKey, SlotInfo, class, verdict};
+
+use crate::{
+    enrich::{DenialCount, World},
+    host::{self, Roots},
+    kernel::{Armed, CallTable, Kernel, KernelError},
+    model::{ContainerKey, syscall},
+};
+
+/// How long a container's declaration is looked for. Meanwhile an error of one of its calls may be one of those that its filter
+/// lets pass.
+const DECLARED_WITHIN_NS: u64 = 3_000_000_000;
+
+/// What is known of one living container's calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerCalls {
+    pub id: String,
+    /// Empty if it has none, or none is known.
+    pub name: String,
+    /// Empty without a pod.
+    pub pod: String,
+    pub namespace: String,
+    /// Since when its calls are kept, kernel time.
+    pub since_ns: u64,
+    pub used: CallSet,
+    /// By number and verdict.
+    pub denied: BTreeMap<(u32, u32), Denial>,
+}
+
+/// A container, by its first slot.
+#[derive(Clone, Copy, Debug)]
+struct Observed {
+    since_ns: u64,
+    /// Called before it was known to be a container.
+    early: CallSet,
+    filter: Filter,
+}
+
+/// What the container's runtime has declared of its filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filter {
+    Awaited,
+    /// What it lets pass whatever the arguments, and since when that is known here.
+    Declared(CallSet, u64),
+    /// There is no declaration that the agent can read.
+    Undeclared,
+}
+
+/// Steers the kernel side, reads its tables, and keeps them clean.
+pub struct CallAudit {
+    table: CallTable,
+    armed: Armed,
+    roots: Roots,
+    containers: BTreeMap<u64, Observed>,
+    /// Told to the core.
+    told: HashMap<DenialKey, u64>,
+    /// A container has come whose declaration has not been looked for.
+    fresh: bool,
+    /// Slots that nobody knew at the last reading. The event that makes them known may be under way.
+    strangers: HashSet<u64>,
+}
+
+impl CallAudit {
+    pub fn new(table: CallTable, roots: Roots) -> Self {
+        CallAudit {
+            table,
+            armed: Armed::default(),
+            roots,
+            containers: BTreeMap::new(),
+            told: HashMap::new(),
+            fresh: false,
+            strangers: HashSet::new(),
+        }
+    }
+
+    /// Refusals are counted, and not only calls kept.
+    pub fn counts_denials(&self) -> bool {
+        self.table.counts_denials()
+    }
+
+    /// What the kernel side is to know of a slot besides: where its calls are kept.
+    pub fn index(&mut self, info: &SlotInfo, now_ns: u64) -> Result<u32, KernelError> {
+        if info.class == class::HOST || info.canonical == 0 {
+            return Ok(0);
+        }
+        self.containers.entry(info.canonical).or_insert_with(|| {
+            self.fresh = true;
+            Observed { since_ns: now_ns, early: CallSet::NONE, filter: Filter::Awaited }
+        });
+        self.table.admit(info.canonical)
+    }
+
+    /// The kernel side has been told of a slot.
+    pub fn described(&mut self, slot: u64, info: &SlotInfo) -> Result<(), KernelError> {
+        let early = self.table.take_early(slot);
+        if let Some(observed) = self.containers.get_mut(&info.canonical).filter(|_| info.audit != 0) {
+            add(&mut observed.early, &early);
+            self.table.announce()?;
+        }
+        Ok(())
+    }
+
+    pub fn forget(&mut self, slot: u64) {
+        self.table.dismiss(slot);
+        self.containers.remove(&slot);
+    }
+
+    /// Sees the beginnings of what the profiles of today refuse, so that a container that comes finds them armed.
+    pub fn start(&mut self, kernel: &mut Kernel) -> Result<(), KernelError> {
+        self.table.arm(&mut self.armed, &syscall::refused_by_default(), || kernel.look_inside())
+    }
+
+    /// Whether there is something new to [learn](CallAudit::learn) of.
+    pub fn has_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Looks for the declarations of new containers, and arms what they may refuse.
+    pub fn learn(&mut self, world: &World, kernel: &mut Kernel, now_ns: u64) -> Result<(), KernelError> {
+        self.fresh = false;
+        if !self.table.counts_denials() {
+            return Ok(());
+        }
+        let mut deniable = CallSet::NONE;
+        for (slot, observed) in &mut self.containers {
+            if observed.filter != Filter::Awaited {
+                continue;
+            }
+            let Some(id) = world.container_of_slot(*slot).and_then(|key| world.container(Some(key))) else {
+                continue;
+            };
+            if let Some(allowed) = host::seccomp_allowed(&self.roots, &id.id) {
+                observed.filter = Filter::Declared(allowed, now_ns);
+                self.table.allow(*slot, allowed)?;
+                let refused = CallSet(allowed.0.map(|word| !word));
+                add(&mut deniable, &refused);
+            } else if now_ns.saturating_sub(observed.since_ns) > DECLARED_WITHIN_NS {
+                observed.filter = Filter::Undeclared;
+            }
+        }
+        self.table.arm(&mut self.armed, &deniable, || kernel.look_inside())
+    }
+
+    /// An error of a call that is not armed was seen: it is from now on, unless that was before it was known that the
+    /// container's filter lets it pass.
+    pub fn seen(&mut self, slot: u64, nr: u32, time_ns: u64, kernel: &mut Kernel) -> Result<(), KernelError> {
+        if self.is_wanted(slot, nr, time_ns) == Some(true) {
+            let mut calls = CallSet::NONE;
+            calls.insert(nr);
+            self.table.arm(&mut self.armed, &calls, || kernel.look_inside())?;
+        }
+        Ok(())
+    }
+
+    /// None: not yet known.
+    fn is_wanted(&self, slot: u64, nr: u32, time_ns: u64) -> Option<bool> {
+        match self.containers.get(&slot)?.filter {
+            Filter::Awaited => None,
+            Filter::Declared(allowed, since_ns) => Some(!allowed.contains(nr) || time_ns >= since_ns),
+            Filter::Undeclared => Some(true),
+        }
+    }
+
+    /// What was counted of denials that the core has not been told.
+    pub fn denials(&mut self, world: &World, kernel: &mut Kernel) -> Result<Vec<DenialCount>, KernelError> {
+        let mut new = Vec::new();
+        let mut wanted = CallSet::NONE;
+        let mut strangers = HashSet::new();
+        for (key, denial) in self.table.denials() {
+            let Some(slot) = world.slots.get(&key.slot) else {
+                if self.strangers.contains(&key.slot) {
+                    self.table.forget_denial(&key);
+                    self.told.remove(&key);
+                }
+                strangers.insert(key.slot);
+                continue;
+            };
+            if slot.is_host {
+                self.table.forget_denial(&key);
+            } else if slot.container.is_none() {
+                continue;
+            } else if key.verdict == verdict::UNCLASSIFIED {
+                match self.is_wanted(key.slot, key.nr, denial.first_ns) {
+                    Some(true) => wanted.insert(key.nr),
+                    // The filter lets it pass, as is known by now.
+                    Some(false) => self.table.forget_denial(&key),
+                    None => {}
+                }
+            } else if self.told.insert(key, denial.count) != Some(denial.count) {
+                new.push(DenialCount {
+                    slot: key.slot,
+                    nr: key.nr,
+                    verdict: key.verdict,
+                    count: denial.count,
+                    errno: denial.errno,
+                    last_ns: denial.last_ns,
+                    tgid: denial.tgid,
+                    start_ns: denial.start_ns,
+                });
+            }
+        }
+        self.strangers = strangers;
+        new.sort_by_key(|count| (count.slot, count.nr, count.verdict));
+        self.table.arm(&mut self.armed, &wanted, || kernel.look_inside())?;
+        Ok(new)
+    }
+
+    /// All containers whose calls are kept.
+    pub fn read(&mut self, world: &World) -> Vec<ContainerCalls> {
+        self.settle_early(world);
+        let mut denied: HashMap<ContainerKey, BTreeMap<(u32, u32), Denial>> = HashMap::new();
+        for (key, denial) in self.table.denials() {
+            // What is not known to have been possible is not shown.
+            if key.verdict == verdict::UNCLASSIFIED
+                && self.is_wanted(key.slot, key.nr, denial.first_ns) != Some(true)
+            {
+                continue;
+            }
+            if let Some(container) = world.container_of_slot(key.slot) {
+                let sum = denied.entry(container).or_default().entry((key.nr, key.verdict));
+                sum.and_modify(|sum| join(sum, &denial)).or_insert(denial);
+            }
+        }
+        let mut found = Vec::new();
+        for (slot, observed) in &self.containers {
+            let key = world.container_of_slot(*slot);
+            let (Some(key), Some(container)) = (key, world.container(key)) else { continue };
+            let mut used = self.table.calls(*slot);
+            add(&mut used, &observed.early);
+            let pod = container.pod.clone().unwrap_or_default();
+            found.push(ContainerCalls {
+                id: container.id.clone(),
+                name: container.name.clone().unwrap_or_default(),
+                pod: pod.name,
+                namespace: pod.namespace,
+                since_ns: observed.since_ns,
+                used,
+                denied: denied.remove(&key).unwrap_or_default(),
+            });
+        }
+        found
+    }
+
+    /// What came just when its slot was described, and slots that are gone again.
+    fn settle_early(&mut self, world: &World) {
+        for (slot, calls) in self.table.early() {
+            match world.slots.get(&slot) {
+                Some(known) if known.is_host => drop(self.table.take_early(slot)),
+                Some(known) => {
+                    let canonical = known.container.and_then(|key| world.slot_of_container(key));
+                    if let Some(observed) = canonical.and_then(|slot| self.containers.get_mut(&slot)) {
+                        add(&mut observed.early, &calls);
+                        self.table.take_early(slot);
+                    }
+                }
+                None if self.strangers.contains(&slot) => drop(self.table.take_early(slot)),
+                None => {
+                    self.strangers.insert(slot);
+                }
+            }
+        }
+    }
+}
+
+fn add(to: &mut CallSet, other: &CallSet) {
+    for (word, more) in to.0.iter_mut().zip(other.0) {
+        *word |= more;
+    }
+}
+
+/// Counts of one container that was counted under two slots.
+fn join(sum: &mut Denial, other: &Denial) {
+    let count = sum.count + other.count;
+    let (first_ns, last_ns) = (sum.first_ns.min(other.first_ns), sum.last_ns.max(other.last_ns));
+    let errno = if other.last_ns > sum.last_ns { other.errno } else { sum.errno };
+    if other.first_ns < sum.first_ns {
+        *sum = *other;
+    }
+    *sum = Denial { count, first_ns, last_ns, errno, ..*sum };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_two_slots_are_one() {
+        let one = Denial { count: 2, first_ns: 10, last_ns: 20, tgid: 1, errno: 1, ..Denial::default() };
+        let other = Denial { count: 3, first_ns: 5, last_ns: 15, tgid: 2, errno: 38, ..Denial::default() };
+        for (mut sum, other) in [(one, other), (other, one)] {
+            join(&mut sum, &other);
+            let expected = Denial { count: 5, first_ns: 5, last_ns: 20, tgid: 2, errno: 1, ..other };
+            assert_eq!(sum, Denial { start_ns: 0, ..expected });
+        }
+    }
+
+    #[test]
+    fn sets_are_joined() {
+        let mut set = syscall::set(["read"]);
+        add(&mut set, &syscall::set(["write", "read"]));
+        assert_eq!(syscall::names(&set), ["read", "write"]);
+    }
+}

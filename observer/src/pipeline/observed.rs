@@ -1,0 +1,139 @@
+//! The audits' tables in the words of an answer.
+
+use std::collections::BTreeMap;
+
+use observer_common::{CapabilityCount, Denial, verdict};
+
+use super::{ContainerCalls, ContainerChecks};
+use crate::{
+    decode::text,
+    model::{CAPABILITIES, CheckedCapability, Clock, How, Observed, ObservedContainer, RefusedCall, syscall},
+};
+
+/// `checks` and `calls` as far as they are audited, each with how much is known of them: whether checks are classified,
+/// whether refusals are counted.
+pub fn put_together(
+    checks: Option<(bool, Vec<ContainerChecks>)>,
+    calls: Option<(bool, Vec<ContainerCalls>)>,
+    now_ns: u64,
+    clock: &Clock,
+) -> Observed {
+    let mut observed = Observed {
+        syscalls: calls.is_some(),
+        seccomp: calls.as_ref().is_some_and(|(seccomp, _)| *seccomp),
+        capabilities: checks.is_some(),
+        capabilities_classified: checks.as_ref().is_some_and(|(classified, _)| *classified),
+        containers: Vec::new(),
+    };
+    let mut containers: BTreeMap<String, ObservedContainer> = BTreeMap::new();
+    for calls in calls.into_iter().flat_map(|(_, calls)| calls) {
+        let container = entry(&mut containers, &calls.id);
+        container.since = clock.rfc3339(calls.since_ns);
+        container.seconds = now_ns.saturating_sub(calls.since_ns) / 1_000_000_000;
+        container.syscalls = syscall::names(&calls.used).into_iter().map(|name| name.into_owned()).collect();
+        let refused = calls.denied.iter();
+        container.refused =
+            refused.map(|((nr, how), denial)| refused_call(*nr, *how, denial, clock)).collect();
+    }
+    for checks in checks.into_iter().flat_map(|(_, checks)| checks) {
+        let container = entry(&mut containers, &checks.id);
+        container.capabilities =
+            checks.checks.iter().map(|(number, count)| checked(*number, count)).collect();
+    }
+    observed.containers = containers.into_values().collect();
+    observed
+}
+
+fn entry<'a>(containers: &'a mut BTreeMap<String, ObservedContainer>, id: &str) -> &'a mut ObservedContainer {
+    containers
+        .entry(id.to_owned())
+        .or_insert_with(|| ObservedContainer { id: id.to_owned(), ..ObservedContainer::default() })
+}
+
+fn refused_call(nr: u32, verdict: u32, denial: &Denial, clock: &Clock) -> RefusedCall {
+    RefusedCall {
+        syscall: syscall::label(nr).into_owned(),
+        how: match verdict {
+            verdict::DENIED => How::Denied,
+            verdict::UNCLASSIFIED => How::Unclassified,
+            verdict::THREAD_KILLED => How::ThreadEnded,
+            _ => How::Signalled,
+        },
+        errno: (denial.errno != 0).then(|| crate::detect::errno_name(denial.errno as i32)),
+        count: denial.count,
+        first: clock.rfc3339(denial.first_ns),
+        last: clock.rfc3339(denial.last_ns),
+        pid: denial.tgid,
+        comm: text(&denial.comm),
+    }
+}
+
+fn checked(number: u32, count: &CapabilityCount) -> CheckedCapability {
+    let known = CAPABILITIES.iter().find(|capability| u32::from(capability.number) == number);
+    CheckedCapability {
+        capability: known.map_or_else(|| number.to_string(), |capability| capability.name.to_owned()),
+        granted: count.granted,
+        denied: count.denied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls(id: &str) -> ContainerCalls {
+        let denial = Denial {
+            count: 3,
+            first_ns: 1_000_000_000,
+            last_ns: 2_000_000_000,
+            errno: 1,
+            tgid: 7,
+            comm: *b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            ..Denial::default()
+        };
+        ContainerCalls {
+            id: id.into(),
+            name: String::new(),
+            pod: String::new(),
+            namespace: String::new(),
+            since_ns: 1_000_000_000,
+            used: syscall::set(["write", "read"]),
+            denied: [((272, verdict::DENIED), denial)].into(),
+        }
+    }
+
+    #[test]
+    fn what_two_audits_say_of_one_container_is_put_together() {
+        let count = CapabilityCount { granted: 2, denied: 1, speculative: 9 };
+        let checks = ContainerChecks {
+            id: "b".into(),
+            name: String::new(),
+            pod: String::new(),
+            namespace: String::new(),
+            checks: [(0, count)].into(),
+        };
+        let clock = Clock::now();
+        let observed = put_together(
+            Some((true, vec![checks])),
+            Some((true, vec![calls("b"), calls("a")])),
+            61_000_000_000,
+            &clock,
+        );
+        let [a, b] = observed.containers.as_slice() else { panic!("{observed:?}") };
+        assert_eq!((a.id.as_str(), a.seconds, a.capabilities.len()), ("a", 60, 0));
+        assert_eq!(b.syscalls, ["read", "write"]);
+        let refused = &b.refused[0];
+        assert_eq!((refused.syscall.as_str(), refused.how, refused.count), ("unshare", How::Denied, 3));
+        assert_eq!((refused.errno.as_deref(), refused.comm.as_str()), (Some("EPERM"), "sh"));
+        let checked = CheckedCapability { capability: "CAP_CHOWN".into(), granted: 2, denied: 1 };
+        assert_eq!(b.capabilities, [checked]);
+        assert!(observed.syscalls && observed.seccomp && observed.capabilities);
+    }
+
+    #[test]
+    fn what_is_not_audited_is_not_claimed() {
+        let observed = put_together(None, Some((false, vec![])), 0, &Clock::now());
+        let expected = Observed { syscalls: true, ..Observed::default() };
+        assert_eq!(observed, expected);
+    }
+}

@@ -1,0 +1,167 @@
+//! What a container may do and what it was seen to do, below its findings.
+
+use std::fmt::Write as _;
+
+use super::{
+    Untrusted,
+    table::{Cell, Column, Surface, Table},
+    words,
+};
+use crate::{
+    inventory::{CallDeeds, CapabilityDeeds, Deeds},
+    model::{How, Severity},
+};
+
+/// Characters of a name that a program has given itself.
+const COMM: usize = 16;
+
+pub fn deeds(deeds: &Deeds, surface: Surface) -> String {
+    let strong = surface.colours.strong();
+    let mut text = String::new();
+    if let Some(capabilities) = &deeds.capabilities {
+        let _ = writeln!(text, "\n{strong}Capabilities{strong:#}");
+        table_of_capabilities(capabilities, surface, &mut text);
+    }
+    if let Some(calls) = &deeds.syscalls {
+        let _ =
+            writeln!(text, "\n{strong}System calls{strong:#}, observed for {}", words::age(deeds.seconds));
+        table_of_calls(calls, surface, &mut text);
+    }
+    text
+}
+
+fn table_of_capabilities(deeds: &CapabilityDeeds, surface: Surface, text: &mut String) {
+    let granted = deeds.granted.unwrap_or_default();
+    let (used, denied) = if deeds.exact { ("USED", "DENIED") } else { ("CHECKED", "REFUSED") };
+    let mut table = Table::new([
+        Column::left("CAPABILITY"),
+        Column::left("GRANTED"),
+        Column::left(used),
+        Column::left(denied),
+    ]);
+    for it in (granted | deeds.used | deeds.denied).iter() {
+        let mark = |is: bool| if is { "yes" } else { "" };
+        let used = deeds.used.contains(it.number);
+        let name = if granted.contains(it.number) && !used && deeds.exact {
+            Cell::severity(it.name, Severity::Notice)
+        } else {
+            it.name.into()
+        };
+        table.row([
+            name,
+            mark(granted.contains(it.number)).into(),
+            mark(used).into(),
+            mark(deeds.denied.contains(it.number)).into(),
+        ]);
+    }
+    text.push_str(&if table.is_empty() { "none\n".to_owned() } else { table.render(surface) });
+    if !deeds.exact {
+        text.push_str("This kernel does not tell which checks meant a use.\n");
+    } else if !deeds.unused.is_empty() {
+        let _ = writeln!(text, "Granted and not used: {}", deeds.unused.names().join(", "));
+    }
+}
+
+fn table_of_calls(deeds: &CallDeeds, surface: Surface, text: &mut String) {
+    let count = |number: Option<usize>| number.map_or("not known".to_owned(), |number| number.to_string());
+    let refused = if deeds.refusals_counted { deeds.denied().to_string() } else { "not counted".to_owned() };
+    let mut table = Table::new([
+        Column::right("GRANTED"),
+        Column::right("USED"),
+        Column::right("DENIED"),
+        Column::right("UNUSED"),
+    ]);
+    table.row([
+        count(deeds.granted).into(),
+        deeds.used.len().to_string().into(),
+        refused.into(),
+        count(deeds.unused).into(),
+    ]);
+    text.push_str(&table.render(surface));
+    if !deeds.refused.is_empty() {
+        let mut table = Table::new([
+            Column::left("REFUSED"),
+            Column::left("HOW"),
+            Column::left("ERRNO"),
+            Column::right("COUNT"),
+            Column::left("LAST"),
+            Column::left("FIRST BY"),
+        ]);
+        for refused in &deeds.refused {
+            let how = match refused.how {
+                How::Unclassified => Cell::faint(refused.how.words()),
+                how => Cell::severity(how.words(), Severity::Warning),
+            };
+            table.row([
+                refused.syscall.as_str().into(),
+                how,
+                refused.errno.as_deref().unwrap_or_default().into(),
+                refused.count.to_string().into(),
+                refused.last.as_str().into(),
+                format!("{} (pid {})", Untrusted(&refused.comm, COMM), refused.pid).into(),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&table.render(surface));
+    }
+    let mut table = Table::new([Column::left("USED").wrap()]);
+    table.row([deeds.used.join(" ").into()]);
+    text.push('\n');
+    text.push_str(&table.render(surface));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{CapSet, RefusedCall};
+
+    #[test]
+    fn both_tables_say_what_was_seen() {
+        let refused = RefusedCall {
+            syscall: "mount".into(),
+            errno: Some("EPERM".into()),
+            count: 3,
+            last: "2026-01-02T03:04:05Z".into(),
+            pid: 7,
+            comm: "a\x1b[2J".into(),
+            ..RefusedCall::default()
+        };
+        let all = Deeds {
+            seconds: 7200,
+            capabilities: Some(CapabilityDeeds {
+                exact: true,
+                granted: Some(CapSet::of(&[0, 1])),
+                used: CapSet::of(&[0]),
+                denied: CapSet::of(&[21]),
+                unused: CapSet::of(&[1]),
+            }),
+            syscalls: Some(CallDeeds {
+                granted: Some(300),
+                used: vec!["close".into(), "read".into()],
+                refused: vec![refused],
+                refusals_counted: true,
+                unused: Some(298),
+            }),
+        };
+        assert_eq!(
+            deeds(&all, Surface::PLAIN),
+            "\nCapabilities\n\
+             CAPABILITY        GRANTED  USED  DENIED\n\
+             CAP_CHOWN         yes      yes   -\n\
+             CAP_DAC_OVERRIDE  yes      -     -\n\
+             CAP_SYS_ADMIN     -        -     yes\n\
+             Granted and not used: DAC_OVERRIDE\n\
+             \nSystem calls, observed for 2h\n\
+             GRANTED  USED  DENIED  UNUSED\n\
+             \u{20}   300     2       1     298\n\
+             \n\
+             REFUSED  HOW     ERRNO  COUNT  LAST                  FIRST BY\n\
+             mount    denied  EPERM      3  2026-01-02T03:04:05Z  a\\x1b[2J (pid 7)\n\
+             \n\
+             USED\n\
+             close read\n"
+        );
+        let nothing = Deeds { seconds: 0, capabilities: None, syscalls: None };
+        assert_eq!(deeds(&nothing, Surface::PLAIN), "");
+    }
+}

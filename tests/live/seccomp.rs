@@ -1,0 +1,213 @@
+//! Which calls containers make, and which of them seccomp refuses them: counted exactly, and nothing else counted.
+
+use crate::{features, lab};
+use observer_live::agent::{Agent, Config};
+use observer_live::alert::Alert;
+use observer_live::lab::{Lab, skipped};
+use observer_live::rootfs::ATTACKS;
+use observer_live::spec::Spec;
+use observer_live::{docker, pace, scratch, wait};
+use serde_json::json;
+use std::time::Duration;
+
+const FEATURE: &str = "seccomp_denials";
+const DENIED: &str = "observer_container_seccomp_denied_total";
+const KILLED: &str = "observer_container_seccomp_killed_total";
+const UNCLASSIFIED: &str = "observer_container_seccomp_unclassified_total";
+const USED: &str = "observer_container_syscalls_used";
+
+/// An agent that counts; none, and said, where this kernel does not let it.
+fn audit(lab: &Lab) -> Option<Agent> {
+    audit_with(lab, "")
+}
+
+fn audit_with(lab: &Lab, extra: &str) -> Option<Agent> {
+    let agent = lab.only_agent(Config::new(&format!("audit:\n  seccomp: true\n{extra}")));
+    if features::serves(&agent, FEATURE, "tracepoint") {
+        return Some(agent);
+    }
+    let (tiers, ok) = features::check(agent.config());
+    assert!(ok && tiers[FEATURE] == "off", "{tiers:?}");
+    skipped("this kernel does not show saved registers (bpf_task_pt_regs, 5.15)");
+    agent.finish();
+    None
+}
+
+fn counted(agent: &Agent, family: &str, id: &str, call: &str) -> f64 {
+    agent.metrics().sum(family, &[("container", id), ("syscall", call)])
+}
+
+/// Waits for a count that the agent reads once a second, and fails if it is exceeded.
+fn assert_counted(agent: &Agent, family: &str, id: &str, call: &str, count: f64) {
+    let seen = wait::until_true(pace::patience(Duration::from_secs(5)), || {
+        counted(agent, family, id, call) >= count
+    });
+    let found = counted(agent, family, id, call);
+    assert!(seen && found == count, "{call}: {found} and not {count}: {:?}", agent.metrics().family(family));
+}
+
+/// Two readings of the counts: what was counted before has been shown.
+fn settle(agent: &Agent) {
+    agent.settle();
+    std::thread::sleep(Duration::from_millis(2200));
+}
+
+fn of_rule(agent: &Agent, rule: &str, container: &str) -> Vec<Alert> {
+    agent.alerts_of(container).into_iter().filter(|alert| alert.rule() == rule).collect()
+}
+
+/// The numbers that `observer-attacks denials` says it has got.
+fn told(said: &str) -> Vec<(String, f64)> {
+    let words = said.split_whitespace().filter_map(|word| word.split_once('='));
+    words.map(|(call, count)| (call.to_owned(), count.parse().expect("a number"))).collect()
+}
+
+/// Docker's default profile, and a program that counts its own refusals: from the container's first process on, and of two at
+/// the same time. One alert for each call, whose count catches up.
+#[test]
+fn dockers_refusals_are_counted_exactly() {
+    let Some(lab) = lab() else { return };
+    let Some(docker) = docker::get(&lab.attacks) else { return };
+    // Where docker's managed containerd keeps the declarations.
+    let run = scratch::subdir("run");
+    std::os::unix::fs::symlink(docker.data().with_file_name("exec"), run.join("docker"))
+        .expect("link the exec-root");
+    let host = format!("host:\n  run: \"{}\"\n  docker: \"{}\"\n", run.display(), docker.data().display());
+    let Some(agent) = audit_with(&lab, &host) else { return };
+    let n = if pace::emulated() { 50 } else { 2000 };
+    let container = docker.start(&[]);
+    let line = format!("{ATTACKS} denials {n} & {ATTACKS} denials {n}; wait");
+    let said = container.sh(&line).ok();
+    let mut expected = told(&said);
+    assert_eq!(expected.len(), 8, "{said}");
+    expected.sort_by(|a, b| a.0.cmp(&b.0));
+    for pair in expected.chunks(2) {
+        assert_eq!((pair[0].1, pair[1].1), (f64::from(n), f64::from(n)), "{said}");
+        assert_counted(&agent, DENIED, &container.id, &pair[0].0, f64::from(2 * n));
+        let is_it = |alert: &Alert| alert.text("/evidence/syscall") == pair[0].0;
+        let alert = agent.wait_for_matching("seccomp.denied", &container.id, is_it);
+        assert_eq!((alert.severity(), alert.text("/evidence/errno")), ("warning", "EPERM"), "{}", alert.line);
+        let alerts = of_rule(&agent, "seccomp.denied", &container.id);
+        assert_eq!(alerts.iter().filter(|alert| is_it(alert)).count(), 1, "{alerts:?}");
+    }
+    assert_eq!(agent.metrics().sum(UNCLASSIFIED, &[("container", &container.id)]), 0.0);
+    // The rest is told with the next line, at the latest at the end.
+    let id = container.id.clone();
+    let last: Vec<Alert> = agent.stop().into_iter().filter(|alert| alert.container() == Some(&id)).collect();
+    let total = |call: &str| {
+        let counts =
+            last.iter().filter(|a| a.rule() == "seccomp.denied" && a.text("/evidence/syscall") == call);
+        counts.filter_map(|alert| alert.json["count"].as_u64()).max()
+    };
+    for (call, _) in expected {
+        assert_eq!(total(&call), Some(2 * u64::from(n as u32)), "{call}");
+    }
+}
+
+/// A filter that lets all pass, under everything that could be mistaken for a refusal: declared by the runtime, and the
+/// program's own, of which nobody knows what it refuses.
+#[test]
+fn a_filter_that_refuses_nothing_has_refused_nothing() {
+    let Some(lab) = lab() else { return };
+    let seconds = 6;
+    let permissive = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["kexec_load"], "action": "SCMP_ACT_ERRNO"}]});
+    // This one is at it when the agent comes.
+    let older = lab.container(Spec::new("older"));
+    older.sh(&format!("{ATTACKS} permissive-load {} >/tmp/said &", 4 * seconds)).ok();
+    let Some(agent) = audit(&lab) else { return };
+    let declared = lab.container(Spec::new("declared").seccomp(permissive));
+    let own = lab.container(Spec::new("own"));
+    own.sh(&format!("{ATTACKS} permissive-load {seconds} >/tmp/said &")).ok();
+    let said = declared.sh(&format!("{ATTACKS} permissive-load {seconds}")).ok();
+    let rounds: u64 = said.trim_start_matches("ok ").trim().parse().expect("rounds");
+    assert!(rounds > 10, "{said}");
+    std::thread::sleep(Duration::from_secs(seconds));
+    settle(&agent);
+    for container in [&older, &declared, &own] {
+        let of_it = [("container", container.id.as_str())];
+        let metrics = agent.metrics();
+        assert_eq!(metrics.sum(DENIED, &of_it), 0.0, "{:?}", metrics.family(DENIED));
+        assert_eq!(metrics.sum(KILLED, &of_it), 0.0, "{:?}", metrics.family(KILLED));
+        assert!(of_rule(&agent, "seccomp.denied", &container.id).is_empty());
+        // Of its own filter nothing is declared: each call's first errors stay in doubt, and no more.
+        println!("unclassified: {:?}", metrics.family(UNCLASSIFIED));
+    }
+    let of_it = [("container", declared.id.as_str())];
+    assert!(agent.metrics().sum(USED, &of_it) > 30.0);
+    agent.finish();
+}
+
+/// A filter of a program's own, with an errno of its own: what came before its call was armed is unclassified, what comes
+/// after is a refusal, and the two make up all.
+#[test]
+fn what_was_not_expected_is_armed_when_it_is_seen() {
+    let Some(lab) = lab() else { return };
+    let Some(agent) = audit(&lab) else { return };
+    let container = lab.container(Spec::new("own"));
+    settle(&agent);
+    container.sh(&format!("{ATTACKS} own-errno getppid 71 1")).ok();
+    let armed = wait::until_true(pace::patience(Duration::from_secs(5)), || {
+        counted(&agent, UNCLASSIFIED, &container.id, "getppid") == 1.0
+    });
+    assert!(armed, "{:?}", agent.metrics().family(UNCLASSIFIED));
+    let said = container.sh(&format!("{ATTACKS} own-errno getppid 71 500")).ok();
+    assert_eq!(said.trim(), "ok 500");
+    assert_counted(&agent, DENIED, &container.id, "getppid", 500.0);
+    assert_eq!(counted(&agent, UNCLASSIFIED, &container.id, "getppid"), 1.0);
+    let alert = agent.wait_for("seccomp.denied", &container.id);
+    assert_eq!((alert.severity(), alert.text("/evidence/errno")), ("notice", "errno 71"), "{}", alert.line);
+    // Those that a filter of another process refuses not are none.
+    container.sh("for i in 1 2 3; do sh -c 'echo $PPID'; done").ok();
+    settle(&agent);
+    assert_eq!(counted(&agent, DENIED, &container.id, "getppid"), 500.0);
+    agent.finish();
+}
+
+/// SIGSYS, and threads that just end.
+#[test]
+fn whoever_is_stopped_is_told() {
+    let Some(lab) = lab() else { return };
+    let Some(agent) = audit(&lab) else { return };
+    for how in ["trap", "kill-process", "kill-thread"] {
+        let container = lab.container(Spec::new(how));
+        let said = container.sh(&format!("{ATTACKS} stopped {how}"));
+        assert_eq!(said.code == 0, how == "kill-thread", "{how}: {said:?}");
+        let alert = agent.wait_for("seccomp.killed", &container.id);
+        let call = alert.text("/evidence/syscall").to_owned();
+        assert_eq!((alert.severity(), call.as_str()), ("warning", "sysfs"), "{}", alert.line);
+        assert_eq!(alert.text("/process/comm"), "observer-attack", "{}", alert.line);
+        assert_counted(&agent, KILLED, &container.id, "sysfs", 1.0);
+        assert_eq!(agent.metrics().sum(DENIED, &[("container", &container.id)]), 0.0);
+    }
+    agent.finish();
+}
+
+/// Off unless asked for; and series go with their containers.
+#[test]
+fn it_is_off_unless_asked_for_and_goes_with_its_containers() {
+    let Some(lab) = lab() else { return };
+    let (tiers, _) = features::check(&Config::new(""));
+    assert_eq!((tiers[FEATURE].as_str(), tiers["syscalls_used"].as_str()), ("off", "off"));
+    let agent = lab.only_agent(Config::new("audit:\n  syscalls: true\n"));
+    if features::serves(&agent, "syscalls_used", "tp_btf") {
+        let container = lab.container(Spec::new("used"));
+        let used = || agent.metrics().sum(USED, &[("container", &container.id)]);
+        let seen = wait::until_true(pace::patience(Duration::from_secs(5)), || used() > 0.0);
+        assert!(seen, "{:?}", agent.metrics().family(USED));
+        settle(&agent);
+        let before = used();
+        container.sh(&format!("{ATTACKS} own-errno sched_yield 1 1")).ok();
+        settle(&agent);
+        // Without the audit of seccomp it is not known that a refused call was not made.
+        assert!(used() > before, "{before}");
+        let id = container.id.clone();
+        drop(container);
+        let gone = wait::until_true(pace::patience(Duration::from_secs(8)), || {
+            !agent.metrics().family(USED).iter().any(|(labels, _)| labels.contains(&id))
+        });
+        assert!(gone, "series outlive their container");
+    }
+    assert!(agent.metrics().family(DENIED).is_empty());
+    agent.finish();
+}
