@@ -392,8 +392,10 @@ mod tests {
         process::{Command, Stdio},
     };
 
+    use observer_common::{CallSet, verdict};
+
     use super::*;
-    use crate::pipeline::ContainerChecks;
+    use crate::pipeline::{ContainerCalls, ContainerChecks};
 
     fn value(text: &str, series: &str) -> Option<f64> {
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
@@ -410,6 +412,15 @@ mod tests {
         }];
         CapabilitySeries::default().show(&metrics, &checks, true);
         CapabilitySeries::default().show(&metrics, &checks, false);
+        let verdicts = [verdict::DENIED, verdict::SIGNALLED, verdict::UNCLASSIFIED];
+        let calls = [ContainerCalls {
+            id: "c".into(),
+            name: String::new(),
+            since_ns: 0,
+            used: CallSet::NONE,
+            denied: verdicts.map(|verdict| ((0, verdict), Default::default())).into(),
+        }];
+        CallSeries::default().show(&metrics, &calls);
         metrics.sink("stdout", true);
         let text = metrics.expose(true);
         for family in FAMILIES {
