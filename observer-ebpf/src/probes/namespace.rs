@@ -3,8 +3,8 @@
 
 use aya_ebpf::{
     helpers::bpf_probe_read_user,
-    macros::{fexit, tracepoint},
-    programs::{FExitContext, TracePointContext},
+    macros::{btf_tracepoint, fexit, tracepoint},
+    programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
 use observer_common::{Kind, NS_USER, SLOT_MASK, Syscall, ability, flags, mark};
 
@@ -28,6 +28,15 @@ pub fn exit_setns(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
         debug_log!(&ctx, "setns {} -> {}", task.tgid(), call.ret);
+        changed_namespaces(task, Kind::Setns, call, Turn::Only);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_setns(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::current();
+    if let Some(call) = calls::from_general(&ctx, task) {
         changed_namespaces(task, Kind::Setns, call, Turn::Only);
     }
     0
@@ -71,6 +80,15 @@ pub fn fexit_compat_setns_again(ctx: FExitContext) -> i32 {
 pub fn exit_unshare(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        unshared(task, call, Turn::Only);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_unshare(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::current();
+    if let Some(call) = calls::from_general(&ctx, task) {
         unshared(task, call, Turn::Only);
     }
     0
@@ -193,19 +211,41 @@ fn copied(asked: u64, ret: i32) {
 #[tracepoint]
 pub fn exit_clone(ctx: TracePointContext) -> u32 {
     let task = Task::current();
-    if let Some(call) = calls::from_tracepoint(&ctx, task)
-        && call.ret < 0
-        && call.args[0] & CLONE_NEW != 0
-    {
-        refused_clone(task, call);
+    if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        cloned(task, call);
     }
     0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_clone(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::current();
+    if let Some(call) = calls::from_general(&ctx, task) {
+        cloned(task, call);
+    }
+    0
+}
+
+#[inline(always)]
+fn cloned(task: Task, call: Syscall) {
+    if call.ret < 0 && call.args[0] & CLONE_NEW != 0 {
+        refused_clone(task, call);
+    }
 }
 
 #[tracepoint]
 pub fn exit_clone3(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        cloned3(task, call);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_clone3(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::current();
+    if let Some(call) = calls::from_general(&ctx, task) {
         cloned3(task, call);
     }
     0
