@@ -117,20 +117,19 @@ fn changed_root(task: Task, call: Syscall, kind: Kind, turn: Turn) {
     }
     let Some(frame) = Frame::take() else { return };
     let tgid = task.tgid();
-    let (root, mount_root) = if able(ability::ROOT | ability::ROOT_MOUNT) {
-        let directory = Directory::root_of(task);
+    let known = able(ability::ROOT | ability::ROOT_MOUNT);
+    let directory = known.then(|| Directory::root_of(task));
+    let root = directory.map_or(task::UNKNOWN_ROOT, Directory::describe);
+    if let Some(directory) = directory {
         directory.start(&frame);
-        (directory.describe(), directory.mount_root())
-    } else {
-        (task::UNKNOWN_ROOT, task.root_dentry())
-    };
-    let now = frame.fill_with_root(task, mount_root);
+    }
+    let now =
+        frame.fill_with_root(task, || directory.map_or_else(|| task.root_dentry(), Directory::mount_root));
     // Seen here: no later look shall take it for unexplained.
     task::set_last_tuple(task.tid(), now);
     let (_, mark) = task::mark_of_frame(&frame, tgid);
     let payload = frame.payload::<RootChange>();
     let done = call.ret >= 0;
-    let given = call.args[0];
     let urgent = mark & SLOT_MASK != 0 && mark & mark::ENTERING == 0 && (done || calls::was_refused(&call));
     let bits = if done { flags::EXPLAINED } else { 0 };
     // SAFETY: in the scratch.
@@ -139,6 +138,13 @@ fn changed_root(task: Task, call: Syscall, kind: Kind, turn: Turn) {
         (*payload).root = root;
     }
     let sealed = frame.seal(task, kind, size_of::<RootChange>(), mark, bits, urgent);
+    // Both from memory: what the verifier knows of them in front of `seal` would have it go through that once for each case,
+    // which is dear where ancestors are loaded without the helper.
+    // SAFETY: in the scratch, written above.
+    let (done, given) = unsafe {
+        let call = &raw const (*payload).call;
+        ((&raw const (*call).ret).read_volatile() >= 0, (&raw const (*call).args[0]).read_volatile())
+    };
     let (len, source) = if done && root::has_paths() {
         let (len, whole) = root::path(&frame, sealed.end);
         if !whole {
