@@ -169,6 +169,10 @@ fn early(slot: u64) -> Option<*mut Calls> {
         return Some(calls);
     }
     // Another CPU may be first, which is as good.
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "by value it would lie on the stack, and fill it"
+    )]
     let _ = EARLY.insert(slot, &NO_CALLS, BPF_NOEXIST as u64);
     let calls = EARLY.get_ptr_mut(slot);
     if calls.is_none() {

@@ -17,7 +17,10 @@ const OTHERS: usize = 10;
 
 impl Enricher {
     pub(super) fn oom_kill(&mut self, event: &Event, host: &mut dyn Host) {
-        self.know_process(event);
+        // Who asked for the memory may be a kernel thread, whose end is never told.
+        if self.container(event).is_some() {
+            self.know_process(event);
+        }
         let Payload::OomKill(kill) = &event.payload else { return };
         let key = ProcessKey::new(kill.victim_tgid, kill.victim_start_ns);
         // Older kernels tell a victim's id alone.

@@ -274,7 +274,7 @@ pub struct VictimEvidence {
     pub comm: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Resident anonymous memory; like the next two, exact to some pages for each CPU. Linux before 6.9 does not tell these.
+    /// Resident anonymous memory; like the next two, exact to some pages for each CPU. Linux before 6.9 (later releases of 6.1 excepted) does not tell these.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anon_bytes: Option<u64>,
     /// Resident pages of files.

@@ -96,7 +96,7 @@ pub enum OutOfMemory {
     Host,
 }
 
-/// Who was killed for want of memory. Kernels before 6.9 tell only the thread id of a victim that did not itself ask for memory.
+/// Who was killed for want of memory. Kernels before 6.9 (later releases of 6.1 excepted) tell only the thread id of a victim that did not itself ask for memory.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Victim {
     pub pid: u32,
