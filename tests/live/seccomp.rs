@@ -1,8 +1,9 @@
 //! Which calls containers make, and which of them seccomp refuses them: counted exactly, and nothing else counted.
 
 use crate::{features, lab};
-use observer_live::agent::{Agent, Config};
+use observer_live::agent::{Agent, Config, observer};
 use observer_live::alert::Alert;
+use observer_live::docker::Docker;
 use observer_live::lab::{Lab, skipped};
 use observer_live::rootfs::ATTACKS;
 use observer_live::spec::Spec;
@@ -31,6 +32,13 @@ fn audit_with(lab: &Lab, extra: &str) -> Option<Agent> {
     skipped("this kernel does not show saved registers (bpf_task_pt_regs, 5.15)");
     agent.finish();
     None
+}
+
+/// One that finds the declarations of docker's containers where docker's managed containerd has them.
+fn audit_docker(lab: &Lab, docker: &Docker) -> Option<Agent> {
+    let (run, data) = (scratch::subdir("run"), docker.data());
+    std::os::unix::fs::symlink(data.with_file_name("exec"), run.join("docker")).expect("link the exec-root");
+    audit_with(lab, &format!("host:\n  run: \"{}\"\n  docker: \"{}\"\n", run.display(), data.display()))
 }
 
 fn counted(agent: &Agent, family: &str, id: &str, call: &str) -> f64 {
@@ -68,12 +76,7 @@ fn told(said: &str) -> Vec<(String, f64)> {
 fn dockers_refusals_are_counted_exactly() {
     let Some(lab) = lab() else { return };
     let Some(docker) = docker::get(&lab.attacks) else { return };
-    // Where docker's managed containerd keeps the declarations.
-    let run = scratch::subdir("run");
-    std::os::unix::fs::symlink(docker.data().with_file_name("exec"), run.join("docker"))
-        .expect("link the exec-root");
-    let host = format!("host:\n  run: \"{}\"\n  docker: \"{}\"\n", run.display(), docker.data().display());
-    let Some(agent) = audit_with(&lab, &host) else { return };
+    let Some(agent) = audit_docker(&lab, docker) else { return };
     let n = if pace::emulated() { 50 } else { 2000 };
     let container = docker.start(&[]);
     let line = format!("{ATTACKS} denials {n} & {ATTACKS} denials {n}; wait");
@@ -91,6 +94,13 @@ fn dockers_refusals_are_counted_exactly() {
         assert_eq!(alerts.iter().filter(|alert| is_it(alert)).count(), 1, "{alerts:?}");
     }
     assert_eq!(agent.metrics().sum(UNCLASSIFIED, &[("container", &container.id)]), 0.0);
+    if features::serves(&agent, "namespace_calls", "tracepoint") {
+        // Watched calls are still seen, though another program takes their hooks over.
+        for call in ["unshare", "clone"] {
+            let is_it = |alert: &Alert| alert.text("/evidence/syscall") == call;
+            agent.wait_for_matching("namespace.nested", &container.id, is_it);
+        }
+    }
     // The rest is told with the next line, at the latest at the end.
     let id = container.id.clone();
     let last: Vec<Alert> = agent.stop().into_iter().filter(|alert| alert.container() == Some(&id)).collect();
@@ -209,5 +219,70 @@ fn it_is_off_unless_asked_for_and_goes_with_its_containers() {
         assert!(gone, "series outlive their container");
     }
     assert!(agent.metrics().family(DENIED).is_empty());
+    agent.finish();
+}
+
+/// `observer ARGS` beside the agent; what it said, and whether it succeeded.
+fn verb(agent: &Agent, args: &[&str]) -> (bool, String, String) {
+    let mut all = args.to_vec();
+    all.extend(["--config", agent.config().arg()]);
+    let output = observer(&all).output().expect("run observer");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+/// What a container did makes its profile; under it, it does the same again and is refused nothing; what is not in it, it is
+/// refused, and that is told.
+#[test]
+fn a_container_runs_under_its_own_profile() {
+    const WORK: &str = "ls -lR /etc >/dev/null && echo b a | tr ' ' '\\n' | sort >/tmp/sorted && cat /tmp/sorted && \
+                        touch /tmp/x && chmod 600 /tmp/x && mv /tmp/x /tmp/y && rm /tmp/y && sleep 0.1 && date >/dev/null";
+    let Some(lab) = lab() else { return };
+    let Some(docker) = docker::get(&lab.attacks) else { return };
+    let Some(agent) = audit_docker(&lab, docker) else { return };
+    let container = docker.start(&[]);
+    assert_eq!(container.sh(WORK).ok(), "a\nb");
+    container.sh(&format!("{ATTACKS} denials 2")).ok();
+    settle(&agent);
+
+    let (ok, text, _) = verb(&agent, &["audit", &container.id]);
+    assert!(ok && text.contains("System calls, observed for") && text.contains("keyctl"), "{text}");
+    let (ok, text, _) = verb(&agent, &["audit", "--json", &container.id]);
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let calls = &json["containers"][0]["observed"]["syscalls"];
+    let used = calls["used"].as_array().cloned().unwrap_or_default();
+    assert!(ok && used.contains(&json!("execve")) && !used.contains(&json!("keyctl")), "{calls}");
+    assert!(calls["granted"].as_u64().is_some_and(|granted| (250..400).contains(&granted)), "{calls}");
+
+    let (ok, text, _) = verb(&agent, &["profile", "seccomp", &container.id, "--diff"]);
+    // clone is in docker's, but not with all arguments.
+    assert!(ok && text.contains("+ clone\n") && text.contains("\n- mknod\n"), "{text}");
+    let (ok, profile, said) = verb(&agent, &["profile", "seccomp", &container.id]);
+    assert!(ok && said.contains("refused by its present filter: "), "{said}");
+    let file = scratch::subdir("profile").join("profile.json");
+    std::fs::write(&file, &profile).expect("write the profile");
+    drop(container);
+
+    let option = format!("seccomp={}", file.display());
+    let container = docker.start(&["--security-opt", &option]);
+    assert_eq!(container.sh(WORK).ok(), "a\nb");
+    settle(&agent);
+    let metrics = agent.metrics();
+    let of_it = [("container", container.id.as_str())];
+    assert_eq!(metrics.sum(DENIED, &of_it), 0.0, "{:?}", metrics.family(DENIED));
+    assert_eq!(metrics.sum(UNCLASSIFIED, &of_it), 0.0, "{:?}", metrics.family(UNCLASSIFIED));
+    assert_ne!(container.sh("mkfifo /tmp/fifo").code, 0);
+    let alert = agent.wait_for("seccomp.denied", &container.id);
+    assert!(alert.text("/evidence/syscall").starts_with("mknod"), "{}", alert.line);
+
+    // A profile of another run adds to what this one needs.
+    let other = file.with_file_name("other.json");
+    std::fs::write(&other, r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["kexec_load"],"action":"SCMP_ACT_ALLOW"}]}"#)
+        .expect("write a profile");
+    let merge = ["profile", "seccomp", &container.id, "--merge", other.to_str().expect("a path")];
+    let (ok, merged, _) = verb(&agent, &merge);
+    assert!(ok && merged.contains("kexec_load") && !profile.contains("kexec_load"));
+    let (ok, _, said) = verb(&agent, &["profile", "caps", &container.id]);
+    assert!(!ok && said.contains("audit.capabilities"), "{said}");
     agent.finish();
 }

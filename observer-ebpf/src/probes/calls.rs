@@ -8,11 +8,12 @@
 use aya_ebpf::{
     helpers::generated,
     macros::fexit,
-    programs::{FExitContext, TracePointContext},
+    programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
 use observer_common::{Syscall, ability};
 
 use crate::{
+    audit,
     offsets::{able, load, offset, read},
     task::Task,
 };
@@ -48,6 +49,22 @@ pub fn from_tracepoint(ctx: &TracePointContext, task: Task) -> Option<Syscall> {
         }
         Some(Syscall { nr, reserved: 0, ret, args })
     }
+}
+
+/// What the general sys_exit gives, of 64-bit calls: the same.
+#[inline(always)]
+pub fn from_general(ctx: &BtfTracePointContext, task: Task) -> Option<Syscall> {
+    let (regs, ret): (*const u8, i64) = (ctx.arg(0), ctx.arg(1));
+    // SAFETY: typed members.
+    let (number, args): (u64, [u64; 2]) = unsafe {
+        let args = if able(ability::CALL_ARGUMENTS) {
+            [load(regs, offset!(regs_di)), load(regs, offset!(regs_si))]
+        } else {
+            [0; 2]
+        };
+        (load(regs, offset!(regs_orig_ax)), args)
+    };
+    if audit::is_compat(task) { None } else { Some(Syscall { nr: number as u32, reserved: 0, ret, args }) }
 }
 
 /// What the exit of `__x64_sys_NAME(const struct pt_regs *regs)` gives; `nr` is the call's number.

@@ -16,11 +16,12 @@ use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, generated},
     macros::{btf_tracepoint, map, tracepoint},
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, ProgramArray},
     programs::{BtfTracePointContext, TracePointContext},
 };
 use observer_common::{
-    ARCH_X86_64, AuditState, Denial, DenialKey, Kind, Loss, OTHER_CALLS, SYSCALLS, Seccomp, ability, verdict,
+    ARCH_X86_64, AuditState, Denial, DenialKey, Kind, Loss, OTHER_CALLS, SYSCALLS, Seccomp, TAKEN_OVER,
+    ability, verdict,
 };
 
 use crate::{
@@ -39,12 +40,18 @@ static INSIDE: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static DENIALS: HashMap<DenialKey, Denial> = HashMap::with_max_entries(1, 0);
 
+/// Programs of watched calls, in the order of [`TAKEN_OVER`]; filled by the agent where they have no hooks of their own.
+#[map]
+static OVER: ProgramArray = ProgramArray::with_max_entries(TAKEN_OVER.len() as u32, 0);
+
 /// Of a note: the thread was found inside when the call was armed, and may have been refused instead.
 const FOUND: u64 = 2;
 /// The agent has not yet looked who is inside.
 const ARMING: u8 = 2;
 /// `SECCOMP_MODE_FILTER`, include/uapi/linux/seccomp.h.
 const MODE_FILTER: u32 = 2;
+/// `SECCOMP_MODE_DEAD`, kernel/seccomp.c (5.16): of a task that its filter ends.
+const MODE_DEAD: u32 = 3;
 const SIGSYS: i32 = 31;
 /// `SYS_SECCOMP`, include/uapi/asm-generic/siginfo.h.
 const SYS_SECCOMP: i32 = 1;
@@ -65,16 +72,35 @@ pub fn call_over(ctx: BtfTracePointContext) -> i32 {
     let (regs, ret): (*const u8, i64) = (ctx.arg(0), ctx.arg(1));
     // SAFETY: pt_regs.orig_ax is an unsigned long.
     let number: u64 = unsafe { load(regs, offset!(regs_orig_ax)) };
+    over(number, ret);
+    for (place, (nr, _)) in TAKEN_OVER.iter().enumerate() {
+        if number == *nr as u64 {
+            // Where there is none, the call's own tracepoint has one, or its function.
+            go_on(&ctx, place as u32);
+        }
+    }
+    0
+}
+
+/// Ends here if there is a program in this place, and runs that.
+#[inline(always)]
+pub fn go_on(ctx: &BtfTracePointContext, place: u32) {
+    // SAFETY: the same context; programs of the same hook. Nothing is left to be dropped.
+    unsafe { OVER.tail_call(ctx, place) };
+}
+
+#[inline(always)]
+fn over(number: u64, ret: i64) {
     let ids = bpf_get_current_pid_tgid();
     let tgid = (ids >> 32) as u32;
-    let (Some(place), Some(state)) = (audit::place(tgid), audit::state()) else { return 0 };
+    let (Some(place), Some(state)) = (audit::place(tgid), audit::state()) else { return };
     if audit::is_nobody(place, state) || number >= SYSCALLS as u64 {
-        return 0;
+        return;
     }
     let (nr, task) = (number as u32, Task::current());
     let owner = Owner::of(task, tgid, place, state);
     if owner.is_none() {
-        return 0;
+        return;
     }
     if able(ability::AUDIT_SECCOMP) {
         // SAFETY: inside the map entry.
@@ -92,12 +118,11 @@ pub fn call_over(ctx: BtfTracePointContext) -> i32 {
                 count(task, what, Kind::SeccompDenied);
             }
             if verdict == verdict::DENIED {
-                return 0;
+                return;
             }
         }
     }
     owner.note(task, nr);
-    0
 }
 
 const NOTHING: u32 = u32::MAX;
@@ -148,7 +173,7 @@ fn note(task: Task, nr: u32) -> u64 {
 fn has_filter(task: Task) -> bool {
     // SAFETY: seccomp.mode is an int.
     let mode: u32 = unsafe { peek(task.0, offset!(task_seccomp_mode)) };
-    mode == MODE_FILTER
+    mode == MODE_FILTER || mode == MODE_DEAD
 }
 
 #[inline(always)]

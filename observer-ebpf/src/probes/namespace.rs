@@ -3,16 +3,19 @@
 
 use aya_ebpf::{
     helpers::bpf_probe_read_user,
-    macros::{fexit, tracepoint},
-    programs::{FExitContext, TracePointContext},
+    macros::{btf_tracepoint, fexit, tracepoint},
+    programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
-use observer_common::{Kind, NS_USER, SLOT_MASK, Syscall, ability, flags, mark};
+use observer_common::{CLONE_LIMIT, CLONE3_LIMIT, Kind, NS_USER, SLOT_MASK, Syscall, ability, flags, mark};
 
 use crate::{
     debug_log,
     emit::Frame,
     offsets::able,
-    probes::calls::{self, nr, was_refused},
+    probes::{
+        calls::{self, nr, was_refused},
+        calls_over,
+    },
     slots,
     task::{self, Task},
     turn::Turn,
@@ -28,6 +31,15 @@ pub fn exit_setns(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
         debug_log!(&ctx, "setns {} -> {}", task.tgid(), call.ret);
+        changed_namespaces(task, Kind::Setns, call, Turn::Only);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_setns(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::current();
+    if let Some(call) = calls::from_general(&ctx, task) {
         changed_namespaces(task, Kind::Setns, call, Turn::Only);
     }
     0
@@ -71,6 +83,15 @@ pub fn fexit_compat_setns_again(ctx: FExitContext) -> i32 {
 pub fn exit_unshare(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        unshared(task, call, Turn::Only);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_unshare(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::current();
+    if let Some(call) = calls::from_general(&ctx, task) {
         unshared(task, call, Turn::Only);
     }
     0
@@ -193,13 +214,27 @@ fn copied(asked: u64, ret: i32) {
 #[tracepoint]
 pub fn exit_clone(ctx: TracePointContext) -> u32 {
     let task = Task::current();
-    if let Some(call) = calls::from_tracepoint(&ctx, task)
-        && call.ret < 0
-        && call.args[0] & CLONE_NEW != 0
-    {
-        refused_clone(task, call);
+    if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        cloned(task, call);
     }
     0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_clone(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::current();
+    if let Some(call) = calls::from_general(&ctx, task) {
+        cloned(task, call);
+    }
+    calls_over::go_on(&ctx, CLONE_LIMIT);
+    0
+}
+
+#[inline(always)]
+fn cloned(task: Task, call: Syscall) {
+    if call.ret < 0 && call.args[0] & CLONE_NEW != 0 {
+        refused_clone(task, call);
+    }
 }
 
 #[tracepoint]
@@ -208,6 +243,16 @@ pub fn exit_clone3(ctx: TracePointContext) -> u32 {
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
         cloned3(task, call);
     }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_clone3(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::current();
+    if let Some(call) = calls::from_general(&ctx, task) {
+        cloned3(task, call);
+    }
+    calls_over::go_on(&ctx, CLONE3_LIMIT);
     0
 }
 

@@ -2,8 +2,8 @@
 
 use aya_ebpf::{
     helpers::generated::bpf_probe_read_user_str,
-    macros::{fexit, tracepoint},
-    programs::{FExitContext, TracePointContext},
+    macros::{btf_tracepoint, fexit, tracepoint},
+    programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
 use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, Syscall, ability, flags, mark, path_source};
 
@@ -20,6 +20,15 @@ use crate::{
 pub fn exit_chroot(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        changed_root(task, call, Kind::Chroot, Turn::Only);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_chroot(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::current();
+    if let Some(call) = calls::from_general(&ctx, task) {
         changed_root(task, call, Kind::Chroot, Turn::Only);
     }
     0
@@ -53,6 +62,15 @@ pub fn fexit_compat_chroot_again(ctx: FExitContext) -> i32 {
 pub fn exit_pivot_root(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
+        changed_root(task, call, Kind::PivotRoot, Turn::Only);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_pivot_root(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::current();
+    if let Some(call) = calls::from_general(&ctx, task) {
         changed_root(task, call, Kind::PivotRoot, Turn::Only);
     }
     0

@@ -8,10 +8,13 @@ use std::{
 
 use aya::{
     Btf, Ebpf,
+    maps::{MapData, ProgramArray},
     programs::{
         BtfTracePoint, FExit, Iter, Program, TracePoint, fexit::FExitLink, tp_btf::BtfTracePointLink,
     },
 };
+
+use observer_common::TAKEN_OVER;
 
 use super::{
     KernelError,
@@ -108,6 +111,9 @@ pub struct Attacher<'a> {
     tracefs: Result<Tracefs, KernelError>,
     pretend: &'a Pretend,
     preemption: Preemption,
+    /// Programs that the program on the end of every call runs, once that is there. Not where that could be preempted, and so
+    /// skipped for others.
+    taken_over: Option<Mutex<ProgramArray<MapData>>>,
 }
 
 impl<'a> Attacher<'a> {
@@ -119,7 +125,19 @@ impl<'a> Attacher<'a> {
             tracefs: Tracefs::open(abilities.confidential),
             pretend,
             preemption: abilities.preemption,
+            taken_over: None,
         }
+    }
+
+    /// There is a program on the end of every call: it runs those of watched calls from now on.
+    pub fn take_over(&mut self, programs: Option<ProgramArray<MapData>>) {
+        let skipped = self.preemption.skips(Hook::TpBtf("sys_exit"));
+        self.taken_over = programs.filter(|_| !skipped).map(Mutex::new);
+    }
+
+    /// What [`Attacher::take_over`] was given, if it was made use of.
+    pub fn into_taken_over(self) -> Option<ProgramArray<MapData>> {
+        self.taken_over.map(|programs| programs.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Why functions cannot be hooked here, if they cannot.
@@ -192,6 +210,20 @@ impl<'a> Attacher<'a> {
         };
         if let Some(pretended) = self.pretend.hook(probe.hook) {
             return Err(fail("attached", pretended));
+        }
+        if let (Hook::SyscallExit(_), Some(programs)) = (probe.hook, &self.taken_over)
+            && let Some(name) = program.strip_prefix("exit_")
+            && let Some(place) = TAKEN_OVER.iter().position(|(_, over)| *over == name)
+        {
+            let program = self.take(&format!("over_{name}"));
+            let program =
+                program.ok_or_else(|| fail("found", "the object file has no such program".into()))?;
+            let program: &mut BtfTracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
+            program.load("sys_exit", self.btf).map_err(|e| fail("loaded", chain(&e)))?;
+            let fd = program.fd().map_err(|e| fail("attached", chain(&e)))?;
+            let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
+            programs.set(place as u32, fd, 0).map_err(|e| fail("attached", chain(&e)))?;
+            return Ok(Attachment::None);
         }
         let program =
             self.take(program).ok_or_else(|| fail("found", "the object file has no such program".into()))?;

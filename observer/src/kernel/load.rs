@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    maps::{Array, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf},
     programs::{Iter, Program},
     util::nr_cpus,
 };
@@ -98,6 +98,8 @@ pub struct Kernel {
     /// Keeps programs and links alive.
     bpf: Ebpf,
     _attached: Vec<Attachment>,
+    /// The kernel empties this table when nobody holds it.
+    _taken_over: Option<ProgramArray<MapData>>,
     pub features: Vec<FeatureStatus>,
     pub offsets: Offsets,
 }
@@ -146,9 +148,10 @@ impl Kernel {
             .map_max_entries("PRIORITY", options.priority_bytes);
         let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
         wake_at(&mut bpf, u64::from(options.events_bytes) / 8)?;
-        let (features, attached) =
-            serve_all(&Attacher::new(&mut bpf, &types, &options.pretend, &abilities), &abilities, options);
-        Ok(Kernel { bpf, _attached: attached, features, offsets: fields.offsets })
+        let over = bpf.take_map("OVER").and_then(|map| ProgramArray::try_from(map).ok());
+        let attacher = Attacher::new(&mut bpf, &types, &options.pretend, &abilities);
+        let (features, attached, over) = serve_all(attacher, over, &abilities, options);
+        Ok(Kernel { bpf, _taken_over: over, _attached: attached, features, offsets: fields.offsets })
     }
 
     /// Fails with the reason why the first required feature is not served.
@@ -318,10 +321,11 @@ impl log::Log for KernelLog {
 
 /// Serves every feature: all of them by their first tier at once, those that it cannot serve by their next.
 fn serve_all(
-    attacher: &Attacher<'_>,
+    mut attacher: Attacher<'_>,
+    mut over: Option<ProgramArray<MapData>>,
     abilities: &Abilities,
     options: &LoadOptions,
-) -> (Vec<FeatureStatus>, Vec<Attachment>) {
+) -> (Vec<FeatureStatus>, Vec<Attachment>, Option<ProgramArray<MapData>>) {
     let functions_refused = attacher.functions_refused();
     let hopeless = |tier: &'static Tier| {
         let why = abilities.why(tier.abilities);
@@ -343,7 +347,11 @@ fn serve_all(
     loop {
         // The next tier of each feature that has none yet.
         let mut trials: Vec<(usize, &'static Tier)> = Vec::new();
-        let open = |status: &FeatureStatus| status.asked && status.tier.is_none();
+        // The program on the end of every call first: others' hooks depend on whether it is there.
+        let is_over = |status: &FeatureStatus| status.feature.asked_by == Some(AUDIT_SYSCALLS);
+        let first = over.is_some() && options.audits_calls();
+        let open =
+            |status: &FeatureStatus| status.asked && status.tier.is_none() && (!first || is_over(status));
         for (at, status) in statuses.iter_mut().enumerate().filter(|(_, status)| open(status)) {
             while let Some(tier) = status.feature.tiers.get(status.refused.len()) {
                 match hopeless(tier) {
@@ -356,7 +364,12 @@ fn serve_all(
             }
         }
         if trials.is_empty() {
-            return (statuses, attached);
+            if first {
+                // Refused: nothing to take over.
+                over = None;
+                continue;
+            }
+            return (statuses, attached, attacher.into_taken_over());
         }
         let probes: Vec<&'static Probe> = trials.iter().flat_map(|(_, tier)| tier.probes).collect();
         let mut results = attacher.attach_all(&probes).into_iter();
@@ -368,6 +381,9 @@ fn serve_all(
                 Ok(links) => {
                     attached.extend(links);
                     statuses[at].tier = Some(tier);
+                    if is_over(&statuses[at]) {
+                        attacher.take_over(over.take());
+                    }
                 }
                 Err(error) => statuses[at].refused.push((tier, error)),
             }

@@ -156,7 +156,7 @@ mod tests {
              \u{20}   300     2       1     298\n\
              \n\
              REFUSED  HOW     ERRNO  COUNT  LAST                  FIRST BY\n\
-             mount    denied  EPERM      3  2026-01-02T03:04:05Z  a\\\\x1b[2J (pid 7)\n\
+             mount    denied  EPERM      3  2026-01-02T03:04:05Z  a\\x1b[2J (pid 7)\n\
              \n\
              USED\n\
              close read\n"
