@@ -60,6 +60,11 @@ pub struct Audited {
     /// What the filter that its runtime installs lets pass whatever the arguments are: an error of such a call is none of the
     /// filter's.
     pub allowed: CallSet,
+    /// What that filter never lets pass: an error of such a call is always the filter's.
+    pub refused: CallSet,
+    /// How many filters that is: 1, or 0 if none was declared. Those beyond are the programs' own.
+    pub filters: u32,
+    pub reserved: u32,
 }
 
 /// Processes in one entry of the table that says whose calls are a process's: two bytes for each thread group id.
@@ -162,7 +167,7 @@ pub const ARCH_X86_64: u32 = 0xc000_003e;
 assert_size!(
     Calls = 512,
     CallSet = 64,
-    Audited = 72,
+    Audited = 144,
     Indices = 128,
     AuditState = 520,
     DenialKey = 16,

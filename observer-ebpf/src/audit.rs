@@ -8,8 +8,8 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use observer_common::{
-    AuditState, Audited, CHUNK, Calls, CgroupKey, EARLY_SLOTS, Indices, Loss, NOBODY, NS_MNT, SLOT_MASK,
-    ability, mark,
+    AuditState, Audited, CHUNK, CallSet, Calls, CgroupKey, EARLY_SLOTS, Indices, Loss, NOBODY, NS_MNT,
+    SLOT_MASK, ability, mark,
 };
 
 use crate::{
@@ -131,17 +131,16 @@ impl Owner {
     /// The container's first slot, where it is known, else the task's own.
     #[inline(always)]
     pub fn slot(self) -> u64 {
-        match CONTAINERS.get(self.index) {
-            Some(container) if self.index != 0 => container.slot,
-            _ => self.slot,
+        match self.container() {
+            Some(container) => container.slot,
+            None => self.slot,
         }
     }
 
-    /// True if the filter that the container's runtime installs lets the call pass.
+    /// What userspace has told of it.
     #[inline(always)]
-    pub fn is_allowed(self, nr: u32) -> bool {
-        let Some(container) = CONTAINERS.get(self.index) else { return false };
-        self.index != 0 && (container.allowed.0[(nr as usize >> 6) & 7] >> (nr & 63)) & 1 != 0
+    pub fn container(self) -> Option<&'static Audited> {
+        if self.index == 0 { None } else { CONTAINERS.get(self.index) }
     }
 
     /// Notes a call.
@@ -157,6 +156,11 @@ impl Owner {
             }
         }
     }
+}
+
+#[inline(always)]
+pub fn contains(set: &CallSet, nr: u32) -> bool {
+    (set.0[(nr as usize >> 6) & 7] >> (nr & 63)) & 1 != 0
 }
 
 #[inline(always)]

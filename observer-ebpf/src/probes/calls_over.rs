@@ -3,9 +3,9 @@
 //! On the way in, seccomp stands before the tracepoint sys_enter; a refused call comes by sys_exit all the same
 //! (`syscall_trace_enter`, `syscall_exit_work`, kernel/entry/common.c). So an end without a beginning is a refusal. To look
 //! at every beginning would cost every call again as much: only errors can be refusals, and only of calls that a filter
-//! could refuse. Those are *armed*: a program on `syscalls:sys_enter_NAME` notes that the thread is inside. Which ones,
-//! the agent decides, from what the containers' runtimes have declared; it adds one when it hears of an error of a call
-//! that is not among them.
+//! could refuse. What the declared filter of a container refuses whatever the arguments are is known by its number. Of the
+//! rest, calls are *armed*: a program on `syscalls:sys_enter_NAME` notes that the thread is inside. Which ones, the agent
+//! decides; it adds one when it hears of an error that may be either.
 //!
 //! Not errors, and so no refusals: a new task's first end (clone returns 0), execve's own. rt_sigreturn shows number -1.
 //! 32-bit calls come by here, too, and not by the beginnings: they are left out.
@@ -151,9 +151,13 @@ fn judge(task: Task, tid: u32, owner: Owner, nr: u32, ret: i64, armed: u8) -> u3
         } else if armed != ARMING {
             verdict = verdict::DENIED;
         }
-    } else if owner.is_allowed(nr) && filters(task) <= 1 {
-        // A filter of the program's own may refuse what the runtime's lets pass.
-        return NOTHING;
+    } else if let Some(container) = owner.container() {
+        if audit::contains(&container.refused, nr) {
+            verdict = verdict::DENIED;
+        } else if audit::contains(&container.allowed, nr) && filters(task) <= container.filters {
+            // (A filter of the program's own may refuse what the runtime's lets pass.)
+            return NOTHING;
+        }
     }
     if !is_error(ret) || !has_filter(task) {
         return NOTHING;

@@ -59,9 +59,14 @@ fn deeds(
     container: &ContainerView,
 ) -> anyhow::Result<Option<Deeds>> {
     let Some(observed) = look::observed(options, global)? else { return Ok(None) };
-    let granted = host::seccomp_allowed(&app::roots(&global.config()?), &container.id);
+    let granted = host::declared_calls(&app::roots(&global.config()?), &container.id);
     let capabilities = container.security.as_ref().and_then(|security| security.capabilities);
-    Ok(Deeds::of(&observed, &container.id, granted.as_ref(), capabilities.map(|sets| sets.permitted)))
+    Ok(Deeds::of(
+        &observed,
+        &container.id,
+        granted.as_ref().map(|declared| &declared.allowed),
+        capabilities.map(|sets| sets.permitted),
+    ))
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {

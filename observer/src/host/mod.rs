@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cgroupfs::{from_the_root, hierarchies, walk};
 pub use procfs::{own, scan, scan_some};
-pub use runtime::{RuntimeDetails, SeccompFilter, details as runtime_details, seccomp_allowed};
+pub use runtime::{DeclaredCalls, RuntimeDetails, SeccompFilter, declared_calls, details as runtime_details};
 
 /// Where things are; all can be moved for tests, and for an agent in a pod.
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use super::{
     load::chain,
     tracefs::{self, Tracefs},
 };
-use crate::model::syscall;
+use crate::{host::DeclaredCalls, model::syscall};
 
 /// Values of `AuditState::armed`.
 const ARMED: u8 = 1;
@@ -66,25 +66,12 @@ fn event_name(call: &str) -> &str {
     }
 }
 
-/// Beginnings that are seen, until this is dropped.
+/// Beginnings that are seen, until this is dropped: the kernel then waits, for each, until nobody can be in it any more.
 #[derive(Default)]
 pub struct Armed {
     events: BTreeMap<u32, OwnedFd>,
     /// Calls that have no event here: this kernel has no such call.
     impossible: BTreeSet<u32>,
-}
-
-impl Drop for Armed {
-    /// The kernel waits, for each event, until nobody can be in it any more: side by side.
-    fn drop(&mut self) {
-        let mut events: Vec<OwnedFd> = std::mem::take(&mut self.events).into_values().collect();
-        std::thread::scope(|scope| {
-            while !events.is_empty() {
-                let some = events.split_off(events.len().saturating_sub(8));
-                scope.spawn(move || drop(some));
-            }
-        });
-    }
 }
 
 fn array<V: Pod>(bpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, V>, KernelError> {
@@ -137,7 +124,7 @@ impl CallTable {
         }
         let Some(index) = self.free.pop_front() else { return Ok(0) };
         self.calls.set(index, Calls::NONE, 0).map_err(|error| fail("CALLS", &error))?;
-        let container = Audited { slot, allowed: CallSet::NONE };
+        let container = Audited { slot, ..Audited::default() };
         self.containers.set(index, container, 0).map_err(|error| fail("CONTAINERS", &error))?;
         self.indices.insert(slot, index);
         Ok(index)
@@ -158,10 +145,11 @@ impl CallTable {
         let _ = self.early.remove(&slot);
     }
 
-    /// What the filter that the container's runtime installs lets pass.
-    pub fn allow(&mut self, slot: u64, allowed: CallSet) -> Result<(), KernelError> {
+    /// What the filter that the container's runtime installs lets pass, and what it refuses.
+    pub fn declare(&mut self, slot: u64, declared: &DeclaredCalls) -> Result<(), KernelError> {
         let Some(index) = self.indices.get(&slot) else { return Ok(()) };
-        let container = Audited { slot, allowed };
+        let DeclaredCalls { allowed, refused, filters } = *declared;
+        let container = Audited { slot, allowed, refused, filters, reserved: 0 };
         self.containers.set(*index, container, 0).map_err(|error| fail("CONTAINERS", &error))
     }
 

@@ -110,9 +110,10 @@ impl CallAudit {
         self.containers.remove(&slot);
     }
 
-    /// Sees the beginnings of what the profiles of today refuse, so that a container that comes finds them armed.
+    /// Sees the beginnings of what the profiles of today refuse with some arguments, and of what attacks begin with, so that a
+    /// container that comes finds them armed.
     pub fn start(&mut self, kernel: &mut Kernel) -> Result<(), KernelError> {
-        self.table.arm(&mut self.armed, &syscall::refused_by_default(), || kernel.look_inside())
+        self.table.arm(&mut self.armed, &syscall::armed_from_the_start(), || kernel.look_inside())
     }
 
     /// Whether there is something new to [learn](CallAudit::learn) of.
@@ -120,7 +121,7 @@ impl CallAudit {
         self.fresh
     }
 
-    /// Looks for the declarations of new containers, and arms what they may refuse.
+    /// Looks for the declarations of new containers, and arms what they refuse with some arguments only.
     pub fn learn(&mut self, world: &World, kernel: &mut Kernel, now_ns: u64) -> Result<(), KernelError> {
         self.fresh = false;
         if !self.table.counts_denials() {
@@ -134,11 +135,13 @@ impl CallAudit {
             let Some(id) = world.container_of_slot(*slot).and_then(|key| world.container(Some(key))) else {
                 continue;
             };
-            if let Some(allowed) = host::seccomp_allowed(&self.roots, &id.id) {
-                observed.filter = Filter::Declared(allowed, now_ns);
-                self.table.allow(*slot, allowed)?;
-                let refused = CallSet(allowed.0.map(|word| !word));
-                add(&mut deniable, &refused);
+            if let Some(declared) = host::declared_calls(&self.roots, &id.id) {
+                observed.filter = Filter::Declared(declared.allowed, now_ns);
+                self.table.declare(*slot, &declared)?;
+                // What is refused anyhow is known by its number.
+                let decided = declared.allowed.0.into_iter().zip(declared.refused.0);
+                let mut words = decided.map(|(allowed, refused)| !(allowed | refused));
+                add(&mut deniable, &CallSet(std::array::from_fn(|_| words.next().unwrap_or(0))));
             } else if now_ns.saturating_sub(observed.since_ns) > DECLARED_WITHIN_NS {
                 observed.filter = Filter::Undeclared;
             }

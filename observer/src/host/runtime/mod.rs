@@ -19,10 +19,8 @@ use std::path::{Path, PathBuf};
 
 use self::files::Files;
 pub(super) use self::kubernetes::{SANDBOX_NAME, digest as image_digest, image_id};
-pub use self::seccomp::Filter as SeccompFilter;
+pub use self::seccomp::{DeclaredCalls, Filter as SeccompFilter};
 use super::{Roots, RuntimeFacts};
-use observer_common::CallSet;
-
 use crate::model::Declared;
 
 /// Everything that the disk says about a container.
@@ -63,12 +61,11 @@ pub fn details(roots: &Roots, id: &str) -> Option<RuntimeDetails> {
     Some(RuntimeDetails { facts: found.facts, declared, problems: files.problems })
 }
 
-/// What the seccomp filter lets pass that the container was declared to have: all, if it was declared to have none. `None` if
-/// there is no declaration to be read.
-pub fn seccomp_allowed(roots: &Roots, id: &str) -> Option<CallSet> {
+/// What the container's declared seccomp filter makes of system calls. `None` if there is no declaration to be read.
+pub fn declared_calls(roots: &Roots, id: &str) -> Option<DeclaredCalls> {
     let mut files = Files::default();
     let Some(Config::Oci(config)) = find(&mut files, roots, id)?.config else { return None };
-    oci::seccomp_allowed(&mut files, &config)
+    oci::declared_calls(&mut files, &config)
 }
 
 /// Facts, and the config.json that the container was made from.

@@ -6,11 +6,13 @@ use std::{
     path::Path,
 };
 
-use observer_common::CallSet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::files::{Files, bounded, text_at};
+use super::{
+    files::{Files, bounded, text_at},
+    seccomp::DeclaredCalls,
+};
 use crate::model::{
     CapSet, Capability, Declared, DeclaredCapabilities, DeclaredIdMap, DeclaredLimits, DeclaredMount,
     DeclaredSeccomp, DeclaredSource, NamespaceSource,
@@ -60,8 +62,8 @@ pub fn annotations(files: &mut Files, config: &Path) -> BTreeMap<String, String>
     map.into_iter().filter_map(|(name, value)| Some((name, bounded(value.as_str()?)?))).collect()
 }
 
-/// What the filter lets pass; all, if there is none. Of one that is not understood, nothing is said.
-pub fn seccomp_allowed(files: &mut Files, config: &Path) -> Option<CallSet> {
+/// What the filter lets pass and what it refuses. Of one that is not understood, nothing is said.
+pub fn declared_calls(files: &mut Files, config: &Path) -> Option<DeclaredCalls> {
     #[derive(Deserialize)]
     struct Config {
         #[serde(default)]
@@ -73,7 +75,7 @@ pub fn seccomp_allowed(files: &mut Files, config: &Path) -> Option<CallSet> {
         seccomp: Option<super::seccomp::Filter>,
     }
     let config: Config = files.json(config)?;
-    Some(config.linux.seccomp.map_or(CallSet::ALL, |filter| filter.allowed()))
+    Some(DeclaredCalls::of(config.linux.seccomp.as_ref()))
 }
 
 /// The whole declaration.
