@@ -2,7 +2,7 @@
 //! on tasks refused, and which one.
 
 use crate::{features, lab};
-use observer_live::agent::Agent;
+use observer_live::agent::{Agent, Config};
 use observer_live::cgroup;
 use observer_live::events::Events;
 use observer_live::host::Guard;
@@ -21,7 +21,10 @@ pub const MIB: u64 = 1 << 20;
 
 /// An agent that has this feature; none, and said, where the kernel does not let it.
 fn watching(lab: &Lab, feature: &str) -> Option<Agent> {
-    let agent = lab.agent();
+    able(lab.agent(), feature)
+}
+
+fn able(agent: Agent, feature: &str) -> Option<Agent> {
     if agent.metrics().sum("observer_feature_enabled", &[("feature", feature)]) == 1.0 {
         return Some(agent);
     }
@@ -166,6 +169,19 @@ fn told(refused: &[Value]) -> u64 {
 fn refused_forks_are_told_and_counted() {
     let Some(lab) = lab() else { return };
     let Some(agent) = watching(&lab, "fork_refusals") else { return };
+    each_way_to_fork(&lab, agent);
+}
+
+/// The same where one program on the end of every call runs those of the calls.
+#[test]
+fn refused_forks_are_told_and_counted_while_calls_are_audited() {
+    let Some(lab) = lab() else { return };
+    let agent = lab.only_agent(Config::new("audit:\n  syscalls: true\n"));
+    let Some(agent) = able(agent, "fork_refusals") else { return };
+    each_way_to_fork(&lab, agent);
+}
+
+fn each_way_to_fork(lab: &Lab, agent: Agent) {
     let events = Events::follow(&agent);
     for call in calls(&agent) {
         let container = lab.container(Spec::new(&format!("bomb-{call}")).pids(50));

@@ -75,12 +75,18 @@ pub fn call_over(ctx: BtfTracePointContext) -> i32 {
     over(number, ret);
     for (place, (nr, _)) in TAKEN_OVER.iter().enumerate() {
         if number == *nr as u64 {
-            // SAFETY: the same context; programs of the same hook. Nothing is left to be dropped. Where there is none, the
-            // call's own tracepoint has one.
-            unsafe { OVER.tail_call(&ctx, place as u32) };
+            // Where there is none, the call's own tracepoint has one, or its function.
+            go_on(&ctx, place as u32);
         }
     }
     0
+}
+
+/// Ends here if there is a program in this place, and runs that.
+#[inline(always)]
+pub fn go_on(ctx: &BtfTracePointContext, place: u32) {
+    // SAFETY: the same context; programs of the same hook. Nothing is left to be dropped.
+    unsafe { OVER.tail_call(ctx, place) };
 }
 
 #[inline(always)]

@@ -16,6 +16,7 @@ use observer_common::{
 };
 
 use crate::{
+    audit,
     emit::{Frame, add},
     offsets::{able, follow, load, offset, read},
     slots,
@@ -289,6 +290,36 @@ fn called(ctx: &TracePointContext) -> u32 {
     if let Ok(ret) = unsafe { ctx.read_at::<i64>(16) }
         && ret == -EAGAIN
     {
+        fork_refused();
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_clone_limit(ctx: BtfTracePointContext) -> i32 {
+    over(&ctx)
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_clone3_limit(ctx: BtfTracePointContext) -> i32 {
+    over(&ctx)
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_fork(ctx: BtfTracePointContext) -> i32 {
+    over(&ctx)
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_vfork(ctx: BtfTracePointContext) -> i32 {
+    over(&ctx)
+}
+
+/// In the table of 32-bit calls these numbers are other calls'.
+#[inline(always)]
+fn over(ctx: &BtfTracePointContext) -> i32 {
+    let ret: i64 = ctx.arg(1);
+    if ret == -EAGAIN && !audit::is_compat(Task::current()) {
         fork_refused();
     }
     0

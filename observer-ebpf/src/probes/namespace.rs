@@ -6,13 +6,16 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fexit, tracepoint},
     programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
-use observer_common::{Kind, NS_USER, SLOT_MASK, Syscall, ability, flags, mark};
+use observer_common::{CLONE_LIMIT, CLONE3_LIMIT, Kind, NS_USER, SLOT_MASK, Syscall, ability, flags, mark};
 
 use crate::{
     debug_log,
     emit::Frame,
     offsets::able,
-    probes::calls::{self, nr, was_refused},
+    probes::{
+        calls::{self, nr, was_refused},
+        calls_over,
+    },
     slots,
     task::{self, Task},
     turn::Turn,
@@ -223,6 +226,7 @@ pub fn over_clone(ctx: BtfTracePointContext) -> i32 {
     if let Some(call) = calls::from_general(&ctx, task) {
         cloned(task, call);
     }
+    calls_over::go_on(&ctx, CLONE_LIMIT);
     0
 }
 
@@ -248,6 +252,7 @@ pub fn over_clone3(ctx: BtfTracePointContext) -> i32 {
     if let Some(call) = calls::from_general(&ctx, task) {
         cloned3(task, call);
     }
+    calls_over::go_on(&ctx, CLONE3_LIMIT);
     0
 }
 

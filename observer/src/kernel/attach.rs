@@ -211,8 +211,9 @@ impl<'a> Attacher<'a> {
         if let Some(pretended) = self.pretend.hook(probe.hook) {
             return Err(fail("attached", pretended));
         }
-        if let (Hook::SyscallExit(name), Some(programs)) = (probe.hook, &self.taken_over)
-            && let Some(place) = TAKEN_OVER.iter().position(|(_, call)| *call == name)
+        if let (Hook::SyscallExit(_), Some(programs)) = (probe.hook, &self.taken_over)
+            && let Some(name) = program.strip_prefix("exit_")
+            && let Some(place) = TAKEN_OVER.iter().position(|(_, over)| *over == name)
         {
             let program = self.take(&format!("over_{name}"));
             let program =

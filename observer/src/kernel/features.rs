@@ -524,4 +524,26 @@ mod tests {
         let programs: BTreeSet<&str> = probes().map(|probe| probe.program).collect();
         assert_eq!(programs.len(), probes().count());
     }
+
+    /// One that is not would cost every call what the others save.
+    #[test]
+    fn programs_on_ends_of_calls_are_all_taken_over() {
+        use observer_common::{CLONE_LIMIT, CLONE3_LIMIT, TAKEN_OVER};
+
+        let probes = FEATURES.iter().flat_map(|feature| feature.tiers).flat_map(|tier| tier.probes);
+        let mut on_ends: Vec<(u32, &str)> = probes
+            .filter_map(|probe| match probe.hook {
+                Hook::SyscallExit(call) => Some((call, probe.program)),
+                _ => None,
+            })
+            .map(|(call, program)| {
+                let name = program.strip_prefix("exit_").expect("a program on the end of a call");
+                (crate::model::syscall::number(call).expect("a call"), name)
+            })
+            .collect();
+        on_ends.sort_unstable();
+        assert_eq!(on_ends, TAKEN_OVER);
+        let second = [CLONE_LIMIT, CLONE3_LIMIT].map(|place| TAKEN_OVER[place as usize].1);
+        assert_eq!(second, ["clone_limit", "clone3_limit"]);
+    }
 }
