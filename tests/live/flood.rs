@@ -25,9 +25,10 @@ use std::time::Duration;
 const FORK_UNSHARE: [&str; 4] = ["--fork", "2", "--unshare", "2"];
 const EXEC: [&str; 2] = ["--exec", "2"];
 
-/// How long a flood lasts, which leaves time for an escape in its middle.
+/// How long a flood lasts, which leaves time for an escape in its middle; and for what is expected of a flood where a busy host
+/// makes no more than 300 processes a second.
 fn seconds() -> String {
-    pace::load(6).to_string()
+    pace::load(10).to_string()
 }
 
 /// How long it has run when the escape comes.
@@ -67,7 +68,7 @@ fn compare(before: &Pair, after: &Pair) {
         }
     }
     let (execs, forks) = (difference("exec", before, after).0, difference("fork", before, after).0);
-    assert!(execs > 500 && forks > 1000, "that was no flood: {execs} execs, {forks} forks");
+    assert!(execs > 500 && forks > 2000, "that was no flood: {execs} execs, {forks} forks");
 }
 
 /// Runs the flood by `flood`, escapes from `container` in its middle, and expects the one escape; then the counts.

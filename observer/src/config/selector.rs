@@ -1,6 +1,7 @@
 //! Which containers a part of the configuration is about.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use wildmatch::WildMatch;
 
 use crate::model::Container;
 
@@ -58,95 +59,45 @@ impl<'de> Deserialize<'de> for Selector {
     }
 }
 
-/// Text in which `*` stands for any characters, also none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Pattern(String);
+/// Text in which `*` stands for any characters, also none, and `?` for one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pattern(WildMatch);
+
+// What the library compares is text.
+impl Eq for Pattern {}
 
 impl Pattern {
-    /// In time proportional to the product of the lengths at worst: names are bounded.
     pub fn matches(&self, text: &str) -> bool {
-        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
-        let (mut p, mut t) = (0, 0);
-        // Where to go on when what came after the last star does not fit.
-        let mut star: Option<(usize, usize)> = None;
-        while t < text.len() {
-            if pattern.get(p) == Some(&b'*') {
-                star = Some((p, t));
-                p += 1;
-            } else if pattern.get(p) == Some(&text[t]) {
-                (p, t) = (p + 1, t + 1);
-            } else if let Some((at, from)) = star {
-                star = Some((at, from + 1));
-                (p, t) = (at + 1, from + 1);
-            } else {
-                return false;
-            }
-        }
-        pattern[p..].iter().all(|byte| *byte == b'*')
+        self.0.matches(text)
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Pattern(WildMatch::new(&text)))
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::model::{ContainerKey, Metadata, Pod, Runtime};
-
-    pub fn container(name: &str, runtime: Runtime) -> Container {
-        Container {
-            key: ContainerKey(1),
-            id: "ab".into(),
-            name: Some(name.into()),
-            image: Some("redis:7".into()),
-            image_digest: None,
-            runtime,
-            pod: None,
-            metadata: Metadata::Known,
-            cgroups: Vec::new(),
-            slots: Vec::new(),
-            baseline: None,
-            baseline_ns: 0,
-            baseline_of_init: false,
-            host_root: false,
-            made: Default::default(),
-            processes: 1,
-            created_ns: 0,
-            late: false,
-        }
-    }
-
-    #[test]
-    fn a_star_stands_for_anything() {
-        let matches = |pattern: &str, text: &str| Pattern(pattern.to_owned()).matches(text);
-        for (pattern, text) in [
-            ("web", "web"),
-            ("*", ""),
-            ("*", "anything"),
-            ("web-*", "web-"),
-            ("web-*", "web-1"),
-            ("*/redis:*", "registry.example/library/redis:7"),
-            ("a*b*c", "a-b-b-c"),
-            ("**a", "aaa"),
-        ] {
-            assert!(matches(pattern, text), "{pattern} {text}");
-        }
-        for (pattern, text) in
-            [("web", "web1"), ("", "a"), ("web-*", "we"), ("a*b*c", "a-c-b"), ("*a", "ab"), ("a?", "ab")]
-        {
-            assert!(!matches(pattern, text), "{pattern} {text}");
-        }
-        // What a star could cost: many of them against a text that fits until its last character.
-        assert!(!matches(&"a*".repeat(50).repeat(2), &format!("{}b", "a".repeat(90))));
-    }
+    use crate::{limits::testing::container, model::Pod};
 
     #[test]
     fn all_that_is_named_must_fit() {
-        let container = container("web-1", Runtime::Docker);
+        let container =
+            Container { name: Some("web-1".into()), image: Some("redis:7".into()), ..container() };
         let in_pod = Container {
             pod: Some(Pod { namespace: "shop".into(), name: "web-7f".into(), ..Pod::default() }),
             ..container.clone()
         };
-        let pattern = |text: &str| Some(Pattern(text.to_owned()));
+        let pattern = |text: &str| Some(Pattern(WildMatch::new(text)));
         let named = Selector { name: pattern("web-*"), ..Selector::default() };
         let shop = Selector { namespace: pattern("shop"), ..named.clone() };
         assert!(named.selects(&container) && named.selects(&in_pod));

@@ -67,7 +67,10 @@ fn thresholds_of_all_and_of_some() {
     .expect("valid");
     let limits = &config.limits;
     assert_eq!((limits.poll_seconds, limits.resolve_seconds, limits.overrides.len()), (2, 15, 2));
-    let thresholds = |name: &str, runtime| limits.of(&super::selector::tests::container(name, runtime));
+    let thresholds = |name: &str, runtime| {
+        let container = crate::limits::testing::container();
+        limits.of(&crate::model::Container { name: Some(name.to_owned()), runtime, ..container })
+    };
     use crate::model::Runtime;
     let all = thresholds("db", Runtime::Podman);
     assert_eq!((all.memory.near_percent, all.memory.near_seconds, all.changes), (Switch::Off, 30, true));

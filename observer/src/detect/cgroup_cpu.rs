@@ -1,8 +1,8 @@
 //! A container is held back by its CPU quota.
 
 use super::{
-    Definition, Detector, Draft, called,
-    limits::{ending, strain_evidence},
+    Definition, Detector, Draft,
+    limits::{ending, strain_draft, whose},
 };
 use crate::{
     enrich::{Fact, Finding, World},
@@ -31,10 +31,7 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
     if strain.kind != StrainKind::CpuThrottled {
         return None;
     }
-    let container = match finding.container {
-        Some(key) => called(world, Some(key)),
-        None => format!("container {}", strain.container.called()),
-    };
+    let container = whose(finding, strain, world);
     let quota = strain.cpu.map_or_else(String::new, |cpu| {
         let cores = cpu.quota_us as f64 / cpu.period_us.max(1) as f64;
         let cores = format!("{cores:.2}");
@@ -47,15 +44,7 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
         ),
         Some(ended) => format!("{container} is no longer throttled by its quota{quota}, {}", ending(ended)),
     };
-    Some(Draft {
-        definition: &DEFINITION,
-        severity: Severity::Warning,
-        message,
-        container: finding.container,
-        namespaces: None,
-        evidence: strain_evidence(strain, true),
-        subject: strain.kind.name().into(),
-    })
+    Some(strain_draft(&DEFINITION, Severity::Warning, message, finding, strain, true))
 }
 
 #[cfg(test)]

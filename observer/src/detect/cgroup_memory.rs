@@ -1,8 +1,8 @@
 //! A container's memory limit is met, nearly met, or cannot be met by reclaim any more.
 
 use super::{
-    Definition, Detector, Draft, called,
-    limits::{ending, strain_evidence, the_limit},
+    Definition, Detector, Draft,
+    limits::{ending, strain_draft, the_limit, whose},
 };
 use crate::{
     enrich::{Fact, Finding, World},
@@ -32,10 +32,7 @@ static DEFINITION: Definition = Definition {
 
 fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
     let Fact::Strain(strain) = &finding.fact else { return None };
-    let container = match finding.container {
-        Some(key) => called(world, Some(key)),
-        None => format!("container {}", strain.container.called()),
-    };
+    let container = whose(finding, strain, world);
     let limit = the_limit("memory", strain.at.as_ref(), bytes);
     let usage = bytes(strain.usage.unwrap_or(0));
     let (severity, message) = match (strain.kind, &strain.ended) {
@@ -64,15 +61,7 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
         }
         _ => return None,
     };
-    Some(Draft {
-        definition: &DEFINITION,
-        severity,
-        message,
-        container: finding.container,
-        namespaces: None,
-        evidence: strain_evidence(strain, true),
-        subject: strain.kind.name().into(),
-    })
+    Some(strain_draft(&DEFINITION, severity, message, finding, strain, true))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     enrich::{Fact, Finding, World},
-    limits::{OomKill, OomScope, Victim},
-    model::{Evidence, Severity, VictimEvidence, bytes},
+    limits::{OomKill, OomScope},
+    model::{Evidence, Severity, Victim, bytes},
 };
 
 pub const DETECTOR: Detector = Detector { definition: &DEFINITION, on_finding };
@@ -39,7 +39,7 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
     let message = match (&kill.victim, kill.counted) {
         (Some(victim), _) => format!(
             "the kernel killed {} (pid {}{}) of {container}{reason}",
-            victim.comm,
+            victim.comm.as_deref().unwrap_or("a process"),
             victim.pid,
             held(victim),
         ),
@@ -78,16 +78,7 @@ fn evidence(kill: &OomKill) -> Evidence {
         ),
         limit: kill.at.as_ref().map(|at| limit_evidence(at, true)),
         usage_bytes: kill.usage_bytes,
-        victim: kill.victim.as_ref().map(|victim| VictimEvidence {
-            pid: victim.pid,
-            comm: victim.comm.clone(),
-            uid: victim.uid,
-            anon_bytes: victim.anon_bytes,
-            file_bytes: victim.file_bytes,
-            shmem_bytes: victim.shmem_bytes,
-            swap_bytes: victim.swap_bytes,
-            oom_score_adj: victim.oom_score_adj,
-        }),
+        victim: kill.victim.clone(),
         others: kill.others.clone(),
         others_more: Some(kill.others_more as u64).filter(|more| *more > 0),
         hits: kill.counted,
@@ -107,13 +98,14 @@ mod tests {
             usage_bytes: Some(32 << 20),
             victim: Some(Victim {
                 pid: 100,
-                comm: "hog".into(),
+                comm: Some("hog".into()),
                 uid: Some(0),
                 anon_bytes: Some(30 << 20),
                 file_bytes: Some(1 << 20),
                 shmem_bytes: Some(0),
                 swap_bytes: Some(0),
                 oom_score_adj: Some(0),
+                ..Victim::default()
             }),
             others: vec![Ancestor { pid: 99, comm: "sh".into() }],
             others_more: 0,

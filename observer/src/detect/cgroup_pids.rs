@@ -1,8 +1,8 @@
 //! A container may not fork any more, or grows as only fork bombs do.
 
 use super::{
-    Definition, Detector, Draft, called,
-    limits::{ending, strain_evidence, the_limit},
+    Definition, Detector, Draft,
+    limits::{ending, strain_draft, the_limit, whose},
 };
 use crate::{
     enrich::{Fact, Finding, World},
@@ -30,10 +30,7 @@ static DEFINITION: Definition = Definition {
 
 fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
     let Fact::Strain(strain) = &finding.fact else { return None };
-    let container = match finding.container {
-        Some(key) => called(world, Some(key)),
-        None => format!("container {}", strain.container.called()),
-    };
+    let container = whose(finding, strain, world);
     let limit = the_limit("pids", strain.at.as_ref(), |limit| limit.to_string());
     let message = match (strain.kind, &strain.ended) {
         (StrainKind::PidsAtLimit, None) => {
@@ -57,15 +54,7 @@ fn on_finding(finding: &Finding, world: &World) -> Option<Draft> {
         }
         _ => return None,
     };
-    Some(Draft {
-        definition: &DEFINITION,
-        severity: Severity::Warning,
-        message,
-        container: finding.container,
-        namespaces: None,
-        evidence: strain_evidence(strain, false),
-        subject: strain.kind.name().into(),
-    })
+    Some(strain_draft(&DEFINITION, Severity::Warning, message, finding, strain, false))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! What the rules about limits have in common: their words and evidence.
 
+use super::{Definition, Draft, called};
 use crate::{
+    enrich::{Finding, World},
     limits::{Ended, LimitAt, Strain},
-    model::{Evidence, LimitEvidence},
+    model::{Evidence, LimitEvidence, Severity},
 };
 
 /// `its memory limit of 32MiB`; of a limit above the container `the memory limit of 32MiB of cgroup /pod above it`.
@@ -17,6 +19,34 @@ pub fn the_limit(of: &str, at: Option<&LimitAt>, say: impl Fn(u64) -> String) ->
     }
 }
 
+/// The container of a condition, as a message names it; at the end it may be gone from the tables.
+pub fn whose(finding: &Finding, strain: &Strain, world: &World) -> String {
+    match finding.container {
+        Some(key) => called(world, Some(key)),
+        None => format!("container {}", strain.container.called()),
+    }
+}
+
+/// What the rules make of a condition. `bytes`: it is counted in them, and not in tasks.
+pub fn strain_draft(
+    definition: &'static Definition,
+    severity: Severity,
+    message: String,
+    finding: &Finding,
+    strain: &Strain,
+    bytes: bool,
+) -> Draft {
+    Draft {
+        definition,
+        severity,
+        message,
+        container: finding.container,
+        namespaces: None,
+        evidence: strain_evidence(strain, bytes),
+        subject: strain.kind.name().into(),
+    }
+}
+
 /// `after 12s`
 pub fn ending(ended: &Ended) -> String {
     let seconds = ended.lasted_ns as f64 / 1e9;
@@ -26,7 +56,7 @@ pub fn ending(ended: &Ended) -> String {
 }
 
 /// The same numbers for machines.
-pub fn strain_evidence(strain: &Strain, bytes: bool) -> Evidence {
+fn strain_evidence(strain: &Strain, bytes: bool) -> Evidence {
     Evidence {
         condition: Some(strain.kind.name().into()),
         limit: strain.at.as_ref().map(|at| limit_evidence(at, bytes)),
@@ -57,7 +87,7 @@ pub mod testing {
     use super::*;
     use crate::{
         detect::testing::{web, world},
-        enrich::{Fact, Finding},
+        enrich::Fact,
         limits::StrainKind,
     };
 

@@ -6,12 +6,12 @@ use super::{Enricher, Fact, Finding, RefusedFork, World};
 use crate::{
     decode::{Event, Payload, text},
     host::Host,
-    limits::{LimitAt, OomKill, OomScope, Victim},
-    model::{Ancestor, Container, ContainerKey, Process, ProcessKey},
+    limits::{LimitAt, OomKill, OomScope},
+    model::{Ancestor, Container, ContainerKey, Process, ProcessKey, Victim},
 };
 
-/// The kernel side counts in pages of this size.
-const PAGE: u64 = 4096;
+/// The kernel side counts in pages of this size: x86-64's.
+pub const PAGE: u64 = 4096;
 /// Others of the container that an alert names.
 const OTHERS: usize = 10;
 
@@ -22,35 +22,13 @@ impl Enricher {
             self.know_process(event);
         }
         let Payload::OomKill(kill) = &event.payload else { return };
-        let key = ProcessKey::new(kill.victim_tgid, kill.victim_start_ns);
-        // Older kernels tell a victim's id alone.
-        let is_known = kill.victim_start_ns != 0;
-        let process = self.world.processes.get(&kill.victim_tgid);
-        let process = process.filter(|process| !is_known || process.key == key);
-        let of_process = process.and_then(|process| process.container);
-        let container = self.world.container_of_slot(kill.victim_slot).or(of_process);
+        let (process, container, victim) = victim(kill, &self.world);
+        let subject = process.map(|process| self.world.subject_of(process, kill.victim_tid));
         // A process of the host is nobody's concern here.
         let Some(container) = container else { return };
         let at = self
             .limit_at(kill.limit_hierarchy, kill.limit_cgroup_id, container, host)
             .map(|limit| LimitAt { limit: kill.limit_pages.saturating_mul(PAGE), ..limit });
-        let pages = [kill.anon_pages, kill.file_pages, kill.shmem_pages, kill.swap_pages];
-        // Who has nothing at all is one whose memory was not to be read.
-        let is_counted = pages.iter().any(|pages| *pages != 0);
-        let bytes = |pages: u64| is_counted.then(|| pages.saturating_mul(PAGE));
-        let process = self.world.processes.get(&kill.victim_tgid).filter(|it| !is_known || it.key == key);
-        let comm = process.map(|process| process.comm.to_string()).filter(|_| !is_known);
-        let victim = Victim {
-            pid: kill.victim_tgid,
-            comm: comm.unwrap_or_else(|| text(&kill.victim_comm)),
-            uid: if is_known { Some(kill.victim_uid) } else { process.map(|process| process.uid) },
-            anon_bytes: bytes(kill.anon_pages),
-            file_bytes: bytes(kill.file_pages),
-            shmem_bytes: bytes(kill.shmem_pages),
-            swap_bytes: bytes(kill.swap_pages),
-            oom_score_adj: is_known.then_some(kill.oom_score_adj),
-        };
-        let subject = process.map(|process| self.world.subject_of(process, kill.victim_tid));
         let (others, others_more) = others(&self.world, container, kill.victim_tgid);
         self.findings.push(Finding {
             time_ns: event.header.time_ns,
@@ -122,6 +100,35 @@ fn is_below(container: &Container, hierarchy: u32, id: u64, path: Option<&str>) 
                 path.strip_prefix(cgroup.path.as_str()).is_some_and(|rest| rest.starts_with('/'))
             })
     })
+}
+
+/// Whom the kernel chose, as the event and the tables have it: its process and its container, if they are known.
+pub fn victim<'a>(
+    kill: &observer_common::OomKill,
+    world: &'a World,
+) -> (Option<&'a Process>, Option<ContainerKey>, Victim) {
+    // Older kernels tell a victim's id alone.
+    let is_known = kill.victim_start_ns != 0;
+    let key = ProcessKey::new(kill.victim_tgid, kill.victim_start_ns);
+    let process = world.processes.get(&kill.victim_tgid).filter(|process| !is_known || process.key == key);
+    let of_process = process.and_then(|process| process.container);
+    let pages = [kill.anon_pages, kill.file_pages, kill.shmem_pages, kill.swap_pages];
+    // Who has nothing at all is one whose memory was not to be read.
+    let is_counted = pages.iter().any(|pages| *pages != 0);
+    let bytes = |pages: u64| is_counted.then(|| pages.saturating_mul(PAGE));
+    let victim = Victim {
+        pid: kill.victim_tgid,
+        tid: kill.victim_tid,
+        comm: if is_known { Some(text(&kill.victim_comm)) } else { process.map(|it| it.comm.to_string()) },
+        uid: if is_known { Some(kill.victim_uid) } else { process.map(|process| process.uid) },
+        oom_score_adj: is_known.then_some(kill.oom_score_adj),
+        anon_bytes: bytes(kill.anon_pages),
+        file_bytes: bytes(kill.file_pages),
+        shmem_bytes: bytes(kill.shmem_pages),
+        swap_bytes: bytes(kill.swap_pages),
+        ..Victim::default()
+    };
+    (process, world.container_of_slot(kill.victim_slot).or(of_process), victim)
 }
 
 /// The other processes of a container, some of them by name, and how many more there are.

@@ -25,6 +25,7 @@ pub use finding::{
     SeccompFact, Subject,
 };
 pub use identity::{Identity, identify};
+pub use limits::{PAGE, victim};
 pub use namespaces::types_of_mask;
 pub use naming::complete;
 pub use seccomp::DenialCount;

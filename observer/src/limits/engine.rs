@@ -1,7 +1,7 @@
 //! From samples and the kernel's events to what began, ended and changed. Pure: the same rounds, events and ticks give the same
 //! findings.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 mod cpu;
 mod kills;
@@ -98,10 +98,10 @@ impl Engine {
     }
 
     /// What the watcher read.
-    pub fn round(&mut self, round: &Round, world: &World) -> Vec<Finding> {
-        self.writes.extend(round.writes.iter().cloned());
+    pub fn round(&mut self, round: Round, world: &World) -> Vec<Finding> {
+        self.writes.extend(round.writes);
         self.writes.drain(..self.writes.len().saturating_sub(MOST_WRITES));
-        for sample in &round.samples {
+        for sample in round.samples {
             self.sample(sample, world);
         }
         std::mem::take(&mut self.findings)
@@ -166,8 +166,10 @@ impl Engine {
     }
 
     fn state(&mut self, key: Option<ContainerKey>, world: &World) -> Option<&mut State> {
-        let name = world.container_ref(key?)?;
-        Some(self.states.entry(key?).or_insert_with(|| State::new(name)))
+        match self.states.entry(key?) {
+            Entry::Occupied(state) => Some(state.into_mut()),
+            Entry::Vacant(place) => Some(place.insert(State::new(world.container_ref(key?)?))),
+        }
     }
 
     fn fork_refused(&mut self, finding: &Finding, refused: &RefusedFork, world: &World) {
@@ -190,7 +192,7 @@ impl Engine {
         }
     }
 
-    fn sample(&mut self, sample: &Sample, world: &World) {
+    fn sample(&mut self, sample: Sample, world: &World) {
         let key = sample.container;
         let Some(container) = world.container(Some(key)) else { return };
         let thresholds = self.config.of(container);
@@ -201,15 +203,18 @@ impl Engine {
         if let Some(name) = world.container_ref(key) {
             state.name = name;
         }
-        let before = state.last.replace(sample.clone());
+        let before = state.last.take();
         let mut findings = Vec::new();
-        memory::memory(state, before.as_ref(), sample, &thresholds, &mut findings);
-        window::measure(state, sample);
-        cpu::cpu(state, sample, &thresholds, &mut findings);
-        pids::pids(state, before.as_ref(), sample, &thresholds, &mut findings);
-        findings.extend(kills::kills(state, sample));
+        memory::memory(state, before.as_ref(), &sample, &thresholds, &mut findings);
+        window::measure(state, &sample);
+        cpu::cpu(state, &sample, &thresholds, &mut findings);
+        pids::pids(state, before.as_ref(), &sample, &thresholds, &mut findings);
+        findings.extend(kills::kills(state, &sample));
         self.findings.append(&mut findings);
-        self.compare(sample, container, &thresholds, world);
+        self.compare(&sample, container, &thresholds, world);
+        if let Some(state) = self.states.get_mut(&key) {
+            state.last = Some(sample);
+        }
     }
 
     /// Holds the limits against those of the look before.

@@ -1,7 +1,7 @@
 //! What the limits engine finds out, for the detectors.
 
 use super::changes::Change;
-use crate::model::{Ancestor, ContainerKey, ContainerRef};
+use crate::model::{Ancestor, ContainerKey, ContainerRef, Victim};
 
 /// A condition of a container's resources began, or ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,20 +110,6 @@ pub enum OomScope {
     /// The machine had no memory left.
     Host,
     Unknown,
-}
-
-/// What the kernel side saw of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Victim {
-    pub pid: u32,
-    pub comm: String,
-    /// Older kernels tell a victim's id alone.
-    pub uid: Option<u32>,
-    pub anon_bytes: Option<u64>,
-    pub file_bytes: Option<u64>,
-    pub shmem_bytes: Option<u64>,
-    pub swap_bytes: Option<u64>,
-    pub oom_score_adj: Option<i32>,
 }
 
 /// Limits of a running container are not what they were.

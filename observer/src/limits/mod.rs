@@ -10,12 +10,12 @@ mod engine;
 mod fact;
 mod rows;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 pub mod watch;
 
 pub use changes::{Change, LimitFile};
 pub use engine::Engine;
-pub use fact::{Ended, LimitAt, LimitsChanged, OomKill, OomScope, Quota, Strain, StrainKind, Victim, Writer};
+pub use fact::{Ended, LimitAt, LimitsChanged, OomKill, OomScope, Quota, Strain, StrainKind, Writer};
 pub use rows::rows;
 
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Ancestor, NamespaceSet, PathSource, Pod, Severity};
+use super::{Ancestor, NamespaceSet, PathSource, Pod, Severity, Victim};
 
 /// Names this format; a change that breaks readers raises the number.
 pub const SCHEMA: &str = "observer.alert/1";
@@ -231,9 +231,9 @@ pub struct Evidence {
     /// What ran out of memory: `cgroup`, `host` or `unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// The process that the kernel killed.
+    /// The process that the kernel killed; of the alert's container.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub victim: Option<VictimEvidence>,
+    pub victim: Option<Victim>,
     /// Other processes of the container then; at most ten.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Ancestor>,
@@ -264,29 +264,6 @@ pub struct LimitEvidence {
     pub hierarchy: u32,
     /// `container`: its own; `above`: that of a cgroup above it, which others may share.
     pub of: String,
-}
-
-/// Whom the kernel killed for want of memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct VictimEvidence {
-    pub pid: u32,
-    pub comm: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub uid: Option<u32>,
-    /// Resident anonymous memory; like the next two, exact to some pages for each CPU. Linux before 6.9 (later releases of 6.1 excepted) does not tell these.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub anon_bytes: Option<u64>,
-    /// Resident pages of files.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file_bytes: Option<u64>,
-    /// Resident shared memory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shmem_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub swap_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub oom_score_adj: Option<i32>,
 }
 
 /// A limit that is another one now.

@@ -17,7 +17,7 @@ mod units;
 
 pub use alert::{
     Alert, AlertState, Attribution, ChangeEvidence, ContainerRef, Evidence, LimitEvidence, MetadataMark,
-    NamespaceView, PodRef, ProcessRef, SCHEMA as ALERT_SCHEMA, VictimEvidence,
+    NamespaceView, PodRef, ProcessRef, SCHEMA as ALERT_SCHEMA,
 };
 pub use capability::{CAPABILITIES, CapError, CapSet, Capability, KNOWN_UP_TO};
 pub use container::{CgroupPath, Container, ContainerKey, Metadata, Pod, Runtime, short};

@@ -112,7 +112,7 @@ impl Core {
     }
 
     /// What the watcher of resources read.
-    pub fn round(&mut self, round: &Round) -> Vec<Alert> {
+    pub fn round(&mut self, round: Round) -> Vec<Alert> {
         let findings = self.limits.round(round, &self.enricher.world);
         self.alerts(findings)
     }

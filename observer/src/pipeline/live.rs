@@ -389,10 +389,10 @@ impl Live {
         if let Some(recorder) = &self.recorder {
             recorder.round(&round);
         }
-        let alerts = self.core.round(&round);
-        self.sampled = true;
         // The oldest thing that it is about: what was polled has no time at which it happened.
         let since_ns = round.writes.first().map_or_else(Clock::boot_ns, |write| write.time_ns);
+        let alerts = self.core.round(round);
+        self.sampled = true;
         send(output, alerts, since_ns);
     }
 

@@ -337,7 +337,7 @@ impl Replay {
                 }
                 (ROUND, Some(core)) => {
                     let round: Round = self.reader.borrow().parse(at, &payload)?;
-                    core.round(&round)
+                    core.round(round)
                 }
                 (END, Some(core)) => {
                     core.finish().into_iter().for_each(alert);

@@ -5,7 +5,7 @@ use observer_common::{ForkRefused, Kind, OomKill, flags, oom};
 use crate::{
     decode::{Event, Payload, text},
     detect::Draft,
-    enrich::{Finding, World},
+    enrich::{Finding, PAGE, World, victim},
     model::{
         ALERT_SCHEMA, Alert, AlertState, Attribution, Clock, Detail, EVENT_SCHEMA, EventRecord, Metadata,
         MetadataMark, NsType, OutOfMemory, ProcessKey, ProcessRef, Tuple, Victim, syscall, uuid_v7,
@@ -118,9 +118,6 @@ pub fn event_record(event: &Event, world: &World, node: &str, clock: &Clock) -> 
     }
 }
 
-/// Pages are counted in these: x86-64's.
-const PAGE: u64 = 4096;
-
 fn detail(event: &Event, world: &World, clock: &Clock) -> Detail {
     let mut detail = Detail::default();
     match &event.payload {
@@ -190,32 +187,11 @@ fn oom_kill(detail: &mut Detail, kill: &OomKill, world: &World, clock: &Clock) {
         detail.limit_bytes = Some(kill.limit_pages.saturating_mul(PAGE));
         detail.usage_bytes = Some(kill.usage_pages.saturating_mul(PAGE));
     }
-    // Known to the kernel side by more than its id?
-    let is_known = kill.victim_start_ns != 0;
-    let key = ProcessKey::new(kill.victim_tgid, kill.victim_start_ns);
-    let process = world.processes.get(&kill.victim_tgid).filter(|process| !is_known || process.key == key);
-    let pages = [kill.anon_pages, kill.file_pages, kill.shmem_pages, kill.swap_pages];
-    // Who has nothing at all is one whose memory was not to be read.
-    let is_counted = pages.iter().any(|pages| *pages != 0);
-    let bytes = |pages: u64| is_counted.then(|| pages.saturating_mul(PAGE));
-    let container =
-        world.container_of_slot(kill.victim_slot).or_else(|| process.and_then(|process| process.container));
+    let (_, container, victim) = victim(kill, world);
     detail.victim = Some(Victim {
-        pid: kill.victim_tgid,
-        tid: kill.victim_tid,
-        start_time: is_known.then(|| clock.rfc3339(kill.victim_start_ns)),
-        comm: if is_known {
-            Some(text(&kill.victim_comm))
-        } else {
-            process.map(|process| process.comm.to_string())
-        },
-        uid: if is_known { Some(kill.victim_uid) } else { process.map(|process| process.uid) },
-        oom_score_adj: is_known.then_some(kill.oom_score_adj),
+        start_time: (kill.victim_start_ns != 0).then(|| clock.rfc3339(kill.victim_start_ns)),
         container: container.and_then(|key| world.container_ref(key)),
-        anon_bytes: bytes(kill.anon_pages),
-        file_bytes: bytes(kill.file_pages),
-        shmem_bytes: bytes(kill.shmem_pages),
-        swap_bytes: bytes(kill.swap_pages),
+        ..victim
     });
 }
 

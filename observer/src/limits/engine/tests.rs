@@ -54,7 +54,7 @@ impl Bench {
 
     fn round(&mut self, resources: &Resources, writes: Vec<LimitWrite>, whole: bool) -> Vec<Finding> {
         let sample = Sample { container: WEB, time_ns: self.now_ns, whole, resources: resources.clone() };
-        self.engine.round(&Round { samples: vec![sample], writes }, &self.world)
+        self.engine.round(Round { samples: vec![sample], writes }, &self.world)
     }
 
     fn tick(&mut self, after_ns: u64) -> Vec<String> {
