@@ -99,25 +99,35 @@ pub enum OutOfMemory {
 /// Who was killed for want of memory. Kernels before 6.9 (later releases of 6.1 excepted) tell only the thread id of a victim that did not itself ask for memory.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Victim {
+    /// Process id in the host's pid namespace.
     pub pid: u32,
+    /// Thread id in the host's pid namespace.
     pub tid: u32,
+    /// When it began, RFC 3339 in UTC.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub start_time: Option<String>,
+    /// Its name, at most 15 bytes; chosen by the process itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub comm: Option<String>,
+    /// Real user id, as the host's user namespace numbers it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub uid: Option<u32>,
+    /// What its `oom_score_adj` was, -1000 to 1000.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub oom_score_adj: Option<i32>,
+    /// The container that it was in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub container: Option<ContainerRef>,
-    /// Its own memory, by kind; approximate, for the kernel counts per CPU.
+    /// Resident anonymous memory, in bytes. Like the next three, exact to some pages for each CPU only, and not told by Linux before 6.9 (later releases of 6.1 excepted).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub anon_bytes: Option<u64>,
+    /// Resident pages of files, in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub file_bytes: Option<u64>,
+    /// Resident shared memory, in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shmem_bytes: Option<u64>,
+    /// Memory of its own that was swapped out, in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub swap_bytes: Option<u64>,
 }
