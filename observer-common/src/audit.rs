@@ -92,25 +92,25 @@ pub struct AuditState {
     pub armed: Calls,
 }
 
-/// Programs, by the number of their call, that the program on the end of every call runs itself while calls are audited: one
-/// program on that end costs every call less than two kinds of them. What is `exit_NAME` on the call's own end is `over_NAME`
-/// here. The place is the one in the table of programs.
-pub const TAKEN_OVER: [(u32, &str); 10] = [
-    (56, "clone"),
-    (56, "clone_limit"),
-    (57, "fork"),
-    (58, "vfork"),
-    (155, "pivot_root"),
-    (161, "chroot"),
-    (272, "unshare"),
-    (308, "setns"),
-    (435, "clone3"),
-    (435, "clone3_limit"),
+/// Programs, by the number and name of their call, that the program on the end of every call runs itself while calls are
+/// audited: one program on that end costs every call less than two kinds of them. What is `exit_NAME` on the call's own end is
+/// `over_NAME` here. The place is the one in the table of programs.
+pub const TAKEN_OVER: [(u32, &str, &str); 10] = [
+    (56, "clone", "clone"),
+    (56, "clone", "fork_refused"),
+    (57, "fork", "fork_refused"),
+    (58, "vfork", "fork_refused"),
+    (155, "pivot_root", "root"),
+    (161, "chroot", "root"),
+    (272, "unshare", "unshare"),
+    (308, "setns", "setns"),
+    (435, "clone3", "clone3"),
+    (435, "clone3", "fork_refused"),
 ];
 
 /// Places there of those that come second: the first of a call runs it when it is through.
-pub const CLONE_LIMIT: u32 = 1;
-pub const CLONE3_LIMIT: u32 = 9;
+pub const CLONE_SECOND: u32 = 1;
+pub const CLONE3_SECOND: u32 = 9;
 
 /// Counted by slot and number.
 #[repr(C)]

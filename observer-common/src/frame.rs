@@ -59,6 +59,12 @@ pub const ALL_KINDS: [Kind; KINDS - 1] = [
     Kind::SeccompKilled,
 ];
 
+impl From<Kind> for u32 {
+    fn from(kind: Kind) -> u32 {
+        kind as u32
+    }
+}
+
 impl Kind {
     pub fn from_wire(number: u16) -> Option<Kind> {
         ALL_KINDS.into_iter().find(|kind| *kind as u16 == number)

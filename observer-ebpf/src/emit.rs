@@ -12,12 +12,12 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
 use observer_common::{
-    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, Kind, LOSSES,
-    Loss, MAX_ANCESTORS, NAMESPACES, SLOT_CPU_SHIFT, SLOT_FRAME_SHIFT, SLOT_MASK, ability, flags, mark,
-    tuple_hash,
+    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, LOSSES, Loss,
+    MAX_ANCESTORS, NAMESPACES, SLOT_CPU_SHIFT, SLOT_FRAME_SHIFT, SLOT_MASK, ability, flags, mark, tuple_hash,
 };
 
 use crate::{
+    climb::{Climb, Tightest},
     offsets::{able, offset, peek},
     root::Walk,
     slots::Cgroup,
@@ -66,6 +66,8 @@ pub struct Scratch {
     reserved: u32,
     /// The way up from a root directory.
     walk: Walk,
+    /// The ways up a cgroup's limits.
+    tightest: [Tightest; 2],
     bytes: [u8; FRAME + 1024],
 }
 
@@ -174,6 +176,17 @@ impl Frame {
         unsafe { &raw mut (*self.scratch).walk }
     }
 
+    /// Two ways up a cgroup's limits.
+    #[inline(always)]
+    pub fn climbs(&self) -> [Climb; 2] {
+        // SAFETY: inside the map entry.
+        unsafe {
+            let [first, second] =
+                [&raw mut (*self.scratch).tightest[0], &raw mut (*self.scratch).tightest[1]];
+            [Climb::of(first), Climb::of(second)]
+        }
+    }
+
     /// Fills the header for `task`, except `size`, `kind`, `flags` and `slot`. Returns the hash of its namespaces.
     ///
     /// A program does this before anything else: each load through a trusted pointer costs the verifier a search
@@ -271,34 +284,41 @@ impl Frame {
     }
 
     /// Decides which ring the event goes by, and closes the fixed part of the frame: sets kind and flags and, for
-    /// the priority ring, writes the ancestors. Returns where further bytes go, and the ring.
+    /// the priority ring, writes the ancestors. Returns which ring, and where further bytes go.
     #[inline(always)]
     pub fn seal(
         &self,
         task: Task,
-        kind: Kind,
+        kind: impl Into<u32>,
         payload: usize,
         mark: u64,
         mut bits: u32,
         urgent: bool,
     ) -> Sealed {
-        // SAFETY: this CPU's scratch.
-        bits |= unsafe { (*self.scratch).root_flag };
-        if mark & mark::ENTERING != 0 {
-            bits |= flags::ENTERING;
-        }
-        if mark & mark::MOVED != 0 {
-            bits |= flags::MOVED;
-        }
-        let mut priority = false;
-        if urgent {
-            priority = self.within_budget(kind);
-            bits |= if priority { flags::PRIORITY } else { flags::DEMOTED };
-        }
+        let (header, kind) = (self.header(), kind.into());
         let fixed = size_of::<Header>() + payload;
+        // What is decided here goes by way of memory, and without branches: the verifier would follow the rest of the program
+        // once for each case that it can tell apart.
+        // SAFETY: as in `fill`.
+        let priority = unsafe {
+            bits |= (*self.scratch).root_flag;
+            bits |= flag_of(mark & mark::ENTERING, flags::ENTERING);
+            bits |= flag_of(mark & mark::MOVED, flags::MOVED);
+            (*header).kind = kind as u16;
+            let kept = &raw mut (*header).flags;
+            kept.write_volatile(bits);
+            if urgent {
+                let ring = if self.within_budget(kind) {
+                    flags::PRIORITY | flags::ANCESTORS
+                } else {
+                    flags::DEMOTED
+                };
+                kept.write_volatile(kept.read_volatile() | ring);
+            }
+            kept.read_volatile() & flags::PRIORITY != 0
+        };
         let mut end = fixed;
         if priority {
-            bits |= flags::ANCESTORS;
             // By helper: these loads lie behind branches, see `fill`. No stop at pid 1: the agent cuts there.
             let mut up = task.0;
             for i in 0..MAX_ANCESTORS {
@@ -315,18 +335,12 @@ impl Frame {
             }
             end += MAX_ANCESTORS * size_of::<Ancestor>();
         }
-        let header = self.header();
-        // SAFETY: as in `fill`.
-        unsafe {
-            (*header).kind = kind as u16;
-            (*header).flags = bits;
-        }
         Sealed { kind, priority, end }
     }
 
     /// Takes one event from the slot's share of the priority ring.
     #[inline(always)]
-    fn within_budget(&self, kind: Kind) -> bool {
+    fn within_budget(&self, kind: u32) -> bool {
         let Some(budget) = self.budget(kind) else { return false };
         // SAFETY: a map entry; two CPUs may both reset the window, which errs towards the reader.
         unsafe {
@@ -341,9 +355,10 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn budget(&self, kind: Kind) -> Option<*mut Budget> {
+    fn budget(&self, kind: u32) -> Option<*mut Budget> {
         // SAFETY: as in `fill`.
-        let key = BudgetKey { slot: unsafe { (*self.header()).slot }, kind: kind as u32, reserved: 0 };
+        let slot = unsafe { (*self.header()).slot };
+        let key = BudgetKey { slot, kind, reserved: 0 };
         if let Some(budget) = BUDGETS.get_ptr_mut(key) {
             return Some(budget);
         }
@@ -395,7 +410,7 @@ impl Frame {
 
     /// An event that would have decided something found no room anywhere: its slot keeps what it showed.
     #[inline(always)]
-    fn keep_state(&self, kind: Kind) {
+    fn keep_state(&self, kind: u32) {
         // SAFETY: this CPU's scratch. Who is on its way in still has the host's namespaces.
         if unsafe { (*self.header()).flags } & flags::ENTERING != 0 {
             return;
@@ -421,6 +436,12 @@ impl Frame {
     }
 }
 
+/// `flag` if `bits` is not zero; without a branch.
+#[inline(always)]
+pub fn flag_of(bits: u64, flag: u32) -> u32 {
+    ((bits.wrapping_neg() | bits) >> 63) as u32 * flag
+}
+
 /// All ones if the hierarchy is a v1 one, else zero; without a branch.
 #[inline(always)]
 fn v1_mask(hierarchy: u32) -> u64 {
@@ -430,7 +451,9 @@ fn v1_mask(hierarchy: u32) -> u64 {
 /// See [`Frame::seal`].
 #[derive(Clone, Copy)]
 pub struct Sealed {
-    kind: Kind,
+    kind: u32,
+    /// Whether it goes by the small ring. The flag in the header says the same, but not to the verifier, which would follow
+    /// each event on both ways.
     priority: bool,
     /// Where the bytes behind the fixed part begin.
     pub end: usize,

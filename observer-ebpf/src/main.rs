@@ -9,6 +9,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod audit;
+mod climb;
 mod emit;
 mod offsets;
 mod probes;

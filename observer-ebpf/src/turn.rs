@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray},
 };
-use observer_common::{Kind, NOTES};
+use observer_common::NOTES;
 
 use crate::{emit::add, offsets::able};
 
@@ -37,13 +37,13 @@ impl Turn {
     /// True if this event has been dealt with. To be asked once per program, with what it is about, and the ability that
     /// tells whether there are second programs on hooks of its type.
     #[inline(always)]
-    pub fn is_over(self, kind: Kind, twice: u64) -> bool {
+    pub fn is_over(self, kind: impl Into<u32>, twice: u64) -> bool {
         if matches!(self, Turn::Only) || !able(twice) {
             return false;
         }
         let tid = bpf_get_current_pid_tgid() as u32;
         let Some(place) = SEEN.get_ptr_mut(tid & (NOTES - 1)) else { return false };
-        let note = (tid as u64) << 32 | kind as u64;
+        let note = (tid as u64) << 32 | kind.into() as u64;
         // SAFETY: a map entry; aligned words are read and written whole. Its users are the programs that run for this
         // thread, one after the other, and seldom another thread's, whose note is not taken for this one's.
         unsafe {

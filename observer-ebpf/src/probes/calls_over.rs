@@ -73,7 +73,7 @@ pub fn call_over(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: pt_regs.orig_ax is an unsigned long.
     let number: u64 = unsafe { load(regs, offset!(regs_orig_ax)) };
     over(number, ret);
-    for (place, (nr, _)) in TAKEN_OVER.iter().enumerate() {
+    for (place, (nr, ..)) in TAKEN_OVER.iter().enumerate() {
         if number == *nr as u64 {
             // Where there is none, the call's own tracepoint has one, or its function.
             go_on(&ctx, place as u32);

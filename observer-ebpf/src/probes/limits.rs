@@ -17,6 +17,7 @@ use observer_common::{
 
 use crate::{
     audit,
+    climb::Climb,
     emit::{Frame, add},
     offsets::{able, follow, load, offset, read},
     slots,
@@ -108,7 +109,7 @@ fn oom_kill(task: Task, tid: u32, is_victim: bool) {
         }
         (*payload).victim_slot = task::mark(tgid) & SLOT_MASK;
     }
-    find_memory_limit(payload, css_set);
+    find_memory_limit(&frame, css_set);
     let (_, mark) = task::mark_of_frame(&frame, current.tgid());
     let sealed = frame.seal(current, Kind::OomKill, size_of::<OomKill>(), mark, 0, true);
     frame.send(sealed, sealed.end);
@@ -156,101 +157,90 @@ fn cgroup_of(css: u64) -> (u64, u32) {
     }
 }
 
-/// The counter that has the least left, of a cgroup's own and those above it.
-struct Tightest {
-    /// `u64::MAX` if none could be read.
-    place: u64,
-    left: i64,
-    used: i64,
-    limit: i64,
-    /// Whether the walk came to the top.
-    whole: bool,
-}
-
-impl Tightest {
-    const NONE: Tightest = Tightest { place: u64::MAX, left: i64::MAX, used: 0, limit: 0, whole: false };
-
-    /// Of two with as little left, the lower one: the kernel charges upwards, and stops there.
-    #[inline(always)]
-    fn look(&mut self, place: u64, used: i64, limit: i64) {
-        let left = limit.wrapping_sub(used);
-        if left < self.left {
-            (self.place, self.left, self.used, self.limit) = (place, left, used, limit);
-        }
-    }
-}
-
 /// See [`SLACK_PAGES`].
 #[inline(always)]
-fn is_full_of_memory(found: &Tightest) -> bool {
-    found.left <= SLACK_PAGES || found.left <= found.limit / SLACK_SHARE
+fn is_full_of_memory(found: Climb) -> bool {
+    found.left() <= SLACK_PAGES || found.left() <= found.limit() / SLACK_SHARE
 }
 
-/// Which memory cgroup is full.
+/// Along `page_counter.parent`: where v1 does not count a cgroup's memory above it (`memory.use_hierarchy`, until 5.11),
+/// there is none.
 #[inline(always)]
-fn find_memory_limit(payload: *mut OomKill, css_set: *const u8) {
-    let (mut scope, mut id, mut hierarchy, mut found) = (oom::UNKNOWN, 0, 0, Tightest::NONE);
-    if able(ability::MEMORY_LIMITS | ability::CGROUP_V1) {
-        let css = css(css_set, offset!(memory_subsys));
-        if css != 0 {
-            let memcg = css.wrapping_sub(offset!(memory_css) as u64);
-            (_, hierarchy) = cgroup_of(css);
-            let mut at = offset!(memory_memory) as u64;
-            found = tightest_counter(memcg.wrapping_add(at));
-            if !is_full_of_memory(&found) && hierarchy != 0 {
-                // v1 limits memory and swap together, too.
-                let memsw = offset!(memory_memsw) as u64;
-                let both = tightest_counter(memcg.wrapping_add(memsw));
-                if is_full_of_memory(&both) {
-                    (at, found) = (memsw, both);
-                }
-            }
-            if is_full_of_memory(&found) {
-                scope = oom::CGROUP;
-                let full = found.place.wrapping_sub(at).wrapping_add(offset!(memory_css) as u64);
-                (id, hierarchy) = cgroup_of(full);
-            } else if found.whole && found.place != u64::MAX {
-                scope = oom::HOST;
-            }
-        }
-    }
-    let is_full = scope == oom::CGROUP;
-    // SAFETY: this CPU's scratch.
-    unsafe {
-        (*payload).scope = scope;
-        (*payload).limit_cgroup_id = id;
-        (*payload).limit_hierarchy = if is_full { hierarchy } else { 0 };
-        (*payload).limit_pages = if is_full { found.limit as u64 } else { 0 };
-        (*payload).usage_pages = if is_full { found.used as u64 } else { 0 };
-    }
-}
-
-/// Along `page_counter.parent`: where v1 does not count a cgroup's memory above it (`memory.use_hierarchy`, until 5.11), there is
-/// none.
-#[inline(always)]
-fn tightest_counter(mut counter: u64) -> Tightest {
-    let mut found = Tightest::NONE;
+fn climb_counters(climb: Climb, from: u64) {
+    climb.start(from);
     for _ in 0..LEVELS {
-        if counter == 0 {
+        let at = climb.at();
+        if at == 0 {
             break;
         }
-        let from = counter as *const u8;
+        let counter = at as *const u8;
         // SAFETY: atomic_long_t, unsigned long and a pointer.
         let (used, limit, parent): (i64, i64, u64) = unsafe {
             (
-                read(from, offset!(counter_usage)),
-                read(from, offset!(counter_max)),
-                read(from, offset!(counter_parent)),
+                read(counter, offset!(counter_usage)),
+                read(counter, offset!(counter_max)),
+                read(counter, offset!(counter_parent)),
             )
         };
         // Both are zeros where the helper could not read; who has nothing charged is not killed for it.
         if used != 0 || limit != 0 {
-            found.look(counter, used, limit);
+            climb.look(at, used, limit);
         }
-        counter = parent;
+        climb.set_at(parent);
     }
-    found.whole = counter == 0;
-    found
+}
+
+/// Which memory cgroup is full.
+#[inline(always)]
+fn find_memory_limit(frame: &Frame, css_set: *const u8) {
+    let payload = frame.payload::<OomKill>();
+    let [memory, memsw] = frame.climbs();
+    // SAFETY: this CPU's scratch.
+    unsafe {
+        (*payload).limit_cgroup_id = 0;
+        (*payload).limit_hierarchy = 0;
+        (*payload).limit_pages = 0;
+        (*payload).usage_pages = 0;
+        (&raw mut (*payload).scope).write_volatile(oom::UNKNOWN);
+    }
+    if !able(ability::MEMORY_LIMITS | ability::CGROUP_V1) {
+        return;
+    }
+    let css = css(css_set, offset!(memory_subsys));
+    if css == 0 {
+        return;
+    }
+    let memcg = css.wrapping_sub(offset!(memory_css) as u64);
+    let (_, hierarchy) = cgroup_of(css);
+    climb_counters(memory, memcg.wrapping_add(offset!(memory_memory) as u64));
+    // v1 limits memory and swap together, too.
+    memsw.start(0);
+    if !is_full_of_memory(memory) && hierarchy != 0 {
+        climb_counters(memsw, memcg.wrapping_add(offset!(memory_memsw) as u64));
+    }
+    if is_full_of_memory(memory) {
+        tell_full(payload, memory, offset!(memory_memory));
+    } else if is_full_of_memory(memsw) {
+        tell_full(payload, memsw, offset!(memory_memsw));
+    } else if memory.at() == 0 && memory.place() != u64::MAX {
+        // SAFETY: this CPU's scratch.
+        unsafe { (*payload).scope = oom::HOST }
+    }
+}
+
+/// `at`: where in a memory cgroup the counter is.
+#[inline(always)]
+fn tell_full(payload: *mut OomKill, counter: Climb, at: usize) {
+    let full = counter.place().wrapping_sub(at as u64).wrapping_add(offset!(memory_css) as u64);
+    let (id, hierarchy) = cgroup_of(full);
+    // SAFETY: this CPU's scratch.
+    unsafe {
+        (*payload).scope = oom::CGROUP;
+        (*payload).limit_cgroup_id = id;
+        (*payload).limit_hierarchy = hierarchy;
+        (*payload).limit_pages = counter.limit() as u64;
+        (*payload).usage_pages = counter.used() as u64;
+    }
 }
 
 /// `kernel_clone(args)`, kernel/fork.c: what all of fork, vfork, clone and clone3 come to, 32-bit ones too. Every fork passes here,
@@ -264,28 +254,9 @@ pub fn fexit_kernel_clone(ctx: FExitContext) -> i32 {
     0
 }
 
+/// On the ends of clone, clone3, fork and vfork.
 #[tracepoint]
-pub fn exit_clone_limit(ctx: TracePointContext) -> u32 {
-    called(&ctx)
-}
-
-#[tracepoint]
-pub fn exit_clone3_limit(ctx: TracePointContext) -> u32 {
-    called(&ctx)
-}
-
-#[tracepoint]
-pub fn exit_fork(ctx: TracePointContext) -> u32 {
-    called(&ctx)
-}
-
-#[tracepoint]
-pub fn exit_vfork(ctx: TracePointContext) -> u32 {
-    called(&ctx)
-}
-
-#[inline(always)]
-fn called(ctx: &TracePointContext) -> u32 {
+pub fn exit_fork_refused(ctx: TracePointContext) -> u32 {
     // SAFETY: the layout of every sys_exit_NAME tracepoint has `long ret` at 16 (its format file).
     if let Ok(ret) = unsafe { ctx.read_at::<i64>(16) }
         && ret == -EAGAIN
@@ -295,29 +266,9 @@ fn called(ctx: &TracePointContext) -> u32 {
     0
 }
 
-#[btf_tracepoint(function = "sys_exit")]
-pub fn over_clone_limit(ctx: BtfTracePointContext) -> i32 {
-    over(&ctx)
-}
-
-#[btf_tracepoint(function = "sys_exit")]
-pub fn over_clone3_limit(ctx: BtfTracePointContext) -> i32 {
-    over(&ctx)
-}
-
-#[btf_tracepoint(function = "sys_exit")]
-pub fn over_fork(ctx: BtfTracePointContext) -> i32 {
-    over(&ctx)
-}
-
-#[btf_tracepoint(function = "sys_exit")]
-pub fn over_vfork(ctx: BtfTracePointContext) -> i32 {
-    over(&ctx)
-}
-
 /// In the table of 32-bit calls these numbers are other calls'.
-#[inline(always)]
-fn over(ctx: &BtfTracePointContext) -> i32 {
+#[btf_tracepoint(function = "sys_exit")]
+pub fn over_fork_refused(ctx: BtfTracePointContext) -> i32 {
     let ret: i64 = ctx.arg(1);
     if ret == -EAGAIN && !audit::is_compat(Task::current()) {
         fork_refused();
@@ -348,7 +299,7 @@ fn fork_refused() {
         return;
     }
     let payload = frame.payload::<ForkRefused>();
-    find_tasks_limit(payload, css_set);
+    find_tasks_limit(&frame, css_set);
     // SAFETY: this CPU's scratch.
     unsafe {
         (*payload).count = take_refusals(slot);
@@ -400,37 +351,46 @@ fn take_refusals(slot: u64) -> u64 {
 
 /// Which cgroup has its full number of tasks; see [`SLACK_TASKS`].
 #[inline(always)]
-fn find_tasks_limit(payload: *mut ForkRefused, css_set: *const u8) {
-    let (mut id, mut hierarchy, mut found) = (0, 0, Tightest::NONE);
-    if able(ability::PIDS_LIMITS | ability::CGROUP_V1) {
-        let mut css = css(css_set, offset!(pids_subsys));
-        for _ in 0..LEVELS {
-            let pids = css.wrapping_sub(offset!(pids_css) as u64) as *const u8;
-            // SAFETY: two atomic64_t and a pointer.
-            let (used, limit, parent): (i64, i64, u64) = unsafe {
-                (
-                    read(pids, offset!(pids_counter)),
-                    read(pids, offset!(pids_limit)),
-                    read(css as *const u8, offset!(css_parent)),
-                )
-            };
-            // The topmost counts nothing and has no limit.
-            if parent == 0 {
-                break;
-            }
-            found.look(css, used, limit);
-            css = parent;
-        }
-        if found.left <= SLACK_TASKS {
-            (id, hierarchy) = cgroup_of(found.place);
-        }
-    }
-    let is_full = id != 0;
+fn find_tasks_limit(frame: &Frame, css_set: *const u8) {
+    let payload = frame.payload::<ForkRefused>();
+    let [climb, _] = frame.climbs();
     // SAFETY: this CPU's scratch.
     unsafe {
-        (*payload).cgroup_id = id;
-        (*payload).hierarchy = hierarchy;
-        (*payload).current = if is_full { found.used as u64 } else { 0 };
-        (*payload).max = if is_full { found.limit as u64 } else { 0 };
+        (*payload).cgroup_id = 0;
+        (*payload).hierarchy = 0;
+        (*payload).current = 0;
+        (*payload).max = 0;
+    }
+    if !able(ability::PIDS_LIMITS | ability::CGROUP_V1) {
+        return;
+    }
+    climb.start(css(css_set, offset!(pids_subsys)));
+    for _ in 0..LEVELS {
+        let css = climb.at();
+        let pids = css.wrapping_sub(offset!(pids_css) as u64) as *const u8;
+        // SAFETY: two atomic64_t and a pointer.
+        let (used, limit, parent): (i64, i64, u64) = unsafe {
+            (
+                read(pids, offset!(pids_counter)),
+                read(pids, offset!(pids_limit)),
+                read(css as *const u8, offset!(css_parent)),
+            )
+        };
+        // The topmost counts nothing and has no limit.
+        if parent == 0 {
+            break;
+        }
+        climb.look(css, used, limit);
+        climb.set_at(parent);
+    }
+    if climb.left() <= SLACK_TASKS {
+        let (id, hierarchy) = cgroup_of(climb.place());
+        // SAFETY: this CPU's scratch.
+        unsafe {
+            (*payload).cgroup_id = id;
+            (*payload).hierarchy = hierarchy;
+            (*payload).current = climb.used() as u64;
+            (*payload).max = climb.limit() as u64;
+        }
     }
 }

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fexit, tracepoint},
     programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
-use observer_common::{CLONE_LIMIT, CLONE3_LIMIT, Kind, NS_USER, SLOT_MASK, Syscall, ability, flags, mark};
+use observer_common::{CLONE_SECOND, CLONE3_SECOND, Kind, NS_USER, SLOT_MASK, Syscall, ability, flags, mark};
 
 use crate::{
     debug_log,
@@ -226,7 +226,7 @@ pub fn over_clone(ctx: BtfTracePointContext) -> i32 {
     if let Some(call) = calls::from_general(&ctx, task) {
         cloned(task, call);
     }
-    calls_over::go_on(&ctx, CLONE_LIMIT);
+    calls_over::go_on(&ctx, CLONE_SECOND);
     0
 }
 
@@ -252,7 +252,7 @@ pub fn over_clone3(ctx: BtfTracePointContext) -> i32 {
     if let Some(call) = calls::from_general(&ctx, task) {
         cloned3(task, call);
     }
-    calls_over::go_on(&ctx, CLONE3_LIMIT);
+    calls_over::go_on(&ctx, CLONE3_SECOND);
     0
 }
 

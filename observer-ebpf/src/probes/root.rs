@@ -8,7 +8,7 @@ use aya_ebpf::{
 use observer_common::{Kind, MAX_PATH, RootChange, SLOT_MASK, Syscall, ability, flags, mark, path_source};
 
 use crate::{
-    emit::Frame,
+    emit::{Frame, flag_of},
     offsets::able,
     probes::calls::{self, nr},
     root::{self, Directory},
@@ -16,103 +16,76 @@ use crate::{
     turn::Turn,
 };
 
+/// On the ends of chroot and pivot_root.
 #[tracepoint]
-pub fn exit_chroot(ctx: TracePointContext) -> u32 {
+pub fn exit_root(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if let Some(call) = calls::from_tracepoint(&ctx, task) {
-        changed_root(task, call, Kind::Chroot, Turn::Only);
+        changed_root(task, call, Turn::Only);
     }
     0
 }
 
 #[btf_tracepoint(function = "sys_exit")]
-pub fn over_chroot(ctx: BtfTracePointContext) -> i32 {
+pub fn over_root(ctx: BtfTracePointContext) -> i32 {
     let task = Task::current();
     if let Some(call) = calls::from_general(&ctx, task) {
-        changed_root(task, call, Kind::Chroot, Turn::Only);
+        changed_root(task, call, Turn::Only);
     }
     0
 }
 
 #[fexit(function = "__x64_sys_chroot")]
 pub fn fexit_chroot(ctx: FExitContext) -> i32 {
-    changed_root(Task::current(), calls::from_function(&ctx, nr::CHROOT), Kind::Chroot, Turn::First);
+    changed_root(Task::current(), calls::from_function(&ctx, nr::CHROOT), Turn::First);
     0
 }
 
 #[fexit(function = "__x64_sys_chroot")]
 pub fn fexit_chroot_again(ctx: FExitContext) -> i32 {
-    changed_root(Task::current(), calls::from_function(&ctx, nr::CHROOT), Kind::Chroot, Turn::Second);
+    changed_root(Task::current(), calls::from_function(&ctx, nr::CHROOT), Turn::Second);
     0
 }
 
 #[fexit(function = "__ia32_sys_chroot")]
 pub fn fexit_compat_chroot(ctx: FExitContext) -> i32 {
-    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::CHROOT), Kind::Chroot, Turn::First);
+    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::CHROOT), Turn::First);
     0
 }
 
 #[fexit(function = "__ia32_sys_chroot")]
 pub fn fexit_compat_chroot_again(ctx: FExitContext) -> i32 {
-    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::CHROOT), Kind::Chroot, Turn::Second);
-    0
-}
-
-#[tracepoint]
-pub fn exit_pivot_root(ctx: TracePointContext) -> u32 {
-    let task = Task::current();
-    if let Some(call) = calls::from_tracepoint(&ctx, task) {
-        changed_root(task, call, Kind::PivotRoot, Turn::Only);
-    }
-    0
-}
-
-#[btf_tracepoint(function = "sys_exit")]
-pub fn over_pivot_root(ctx: BtfTracePointContext) -> i32 {
-    let task = Task::current();
-    if let Some(call) = calls::from_general(&ctx, task) {
-        changed_root(task, call, Kind::PivotRoot, Turn::Only);
-    }
+    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::CHROOT), Turn::Second);
     0
 }
 
 #[fexit(function = "__x64_sys_pivot_root")]
 pub fn fexit_pivot_root(ctx: FExitContext) -> i32 {
-    changed_root(Task::current(), calls::from_function(&ctx, nr::PIVOT_ROOT), Kind::PivotRoot, Turn::First);
+    changed_root(Task::current(), calls::from_function(&ctx, nr::PIVOT_ROOT), Turn::First);
     0
 }
 
 #[fexit(function = "__x64_sys_pivot_root")]
 pub fn fexit_pivot_root_again(ctx: FExitContext) -> i32 {
-    changed_root(Task::current(), calls::from_function(&ctx, nr::PIVOT_ROOT), Kind::PivotRoot, Turn::Second);
+    changed_root(Task::current(), calls::from_function(&ctx, nr::PIVOT_ROOT), Turn::Second);
     0
 }
 
 #[fexit(function = "__ia32_sys_pivot_root")]
 pub fn fexit_compat_pivot_root(ctx: FExitContext) -> i32 {
-    changed_root(
-        Task::current(),
-        calls::from_compat_function(&ctx, nr::PIVOT_ROOT),
-        Kind::PivotRoot,
-        Turn::First,
-    );
+    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::PIVOT_ROOT), Turn::First);
     0
 }
 
 #[fexit(function = "__ia32_sys_pivot_root")]
 pub fn fexit_compat_pivot_root_again(ctx: FExitContext) -> i32 {
-    changed_root(
-        Task::current(),
-        calls::from_compat_function(&ctx, nr::PIVOT_ROOT),
-        Kind::PivotRoot,
-        Turn::Second,
-    );
+    changed_root(Task::current(), calls::from_compat_function(&ctx, nr::PIVOT_ROOT), Turn::Second);
     0
 }
 
 #[inline(always)]
-fn changed_root(task: Task, call: Syscall, kind: Kind, turn: Turn) {
-    if turn.is_over(kind, ability::TWICE_ON_FUNCTIONS) {
+fn changed_root(task: Task, call: Syscall, turn: Turn) {
+    if turn.is_over(call.nr, ability::TWICE_ON_FUNCTIONS) {
         return;
     }
     let Some(frame) = Frame::take() else { return };
@@ -137,12 +110,16 @@ fn changed_root(task: Task, call: Syscall, kind: Kind, turn: Turn) {
         (*payload).call = call;
         (*payload).root = root;
     }
-    let sealed = frame.seal(task, kind, size_of::<RootChange>(), mark, bits, urgent);
+    let sealed = frame.seal(task, Kind::Chroot, size_of::<RootChange>(), mark, bits, urgent);
+    // Both kinds have one share of the small ring: to the verifier, a kind that it does not know is several programs.
     // Both from memory: what the verifier knows of them in front of `seal` would have it go through that once for each case,
     // which is dear where ancestors are loaded without the helper.
     // SAFETY: in the scratch, written above.
     let (done, given) = unsafe {
         let call = &raw const (*payload).call;
+        let is_pivot = flag_of(((&raw const (*call).nr).read_volatile() ^ nr::CHROOT) as u64, 1);
+        (*frame.header()).kind =
+            (Kind::Chroot as u32 + is_pivot * (Kind::PivotRoot as u32 - Kind::Chroot as u32)) as u16;
         ((&raw const (*call).ret).read_volatile() >= 0, (&raw const (*call).args[0]).read_volatile())
     };
     let (len, source) = if done && root::has_paths() {

@@ -3,15 +3,13 @@
 use std::{
     collections::HashMap,
     os::fd::{AsFd, OwnedFd},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
     Btf, Ebpf,
     maps::{MapData, ProgramArray},
-    programs::{
-        BtfTracePoint, FExit, Iter, Program, TracePoint, fexit::FExitLink, tp_btf::BtfTracePointLink,
-    },
+    programs::{FExit, Program, ProgramError, fexit::FExitLink, tp_btf::BtfTracePointLink},
 };
 
 use observer_common::TAKEN_OVER;
@@ -106,7 +104,8 @@ const TRIAL: (&str, &str) = ("fexit_trial", "__x64_sys_unshare");
 
 /// Attaches programs of one object.
 pub struct Attacher<'a> {
-    programs: Mutex<HashMap<String, &'a mut Program>>,
+    /// By name. One may go to several hooks: it is loaded for the first of them.
+    programs: HashMap<String, Mutex<&'a mut Program>>,
     btf: &'a Btf,
     tracefs: Result<Tracefs, KernelError>,
     pretend: &'a Pretend,
@@ -118,9 +117,9 @@ pub struct Attacher<'a> {
 
 impl<'a> Attacher<'a> {
     pub fn new(bpf: &'a mut Ebpf, btf: &'a Btf, pretend: &'a Pretend, abilities: &Abilities) -> Self {
-        let programs = bpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+        let programs = bpf.programs_mut().map(|(name, program)| (name.to_owned(), Mutex::new(program)));
         Attacher {
-            programs: Mutex::new(programs),
+            programs: programs.collect(),
             btf,
             tracefs: Tracefs::open(abilities.confidential),
             pretend,
@@ -147,14 +146,15 @@ impl<'a> Attacher<'a> {
         if let Some(pretended) = self.pretend.hook(hook) {
             return Some(pretended);
         }
-        let program = self.take(program)?;
+        let mut program = self.program(program)?;
         // Loaded only: to attach it, and take it away again, takes the kernel longer than all the rest.
-        let loaded = <&mut FExit>::try_from(program).and_then(|program| program.load(function, self.btf));
+        let loaded =
+            <&mut FExit>::try_from(&mut **program).and_then(|program| program.load(function, self.btf));
         loaded.err().map(|error| format!("{hook} is refused: {}", chain(&error)))
     }
 
-    fn take(&self, program: &str) -> Option<&'a mut Program> {
-        self.programs.lock().unwrap_or_else(PoisonError::into_inner).remove(program)
+    fn program(&self, name: &str) -> Option<MutexGuard<'_, &'a mut Program>> {
+        Some(self.programs.get(name)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Attaches all of them; the results are in their order. The verifier is what takes the time, and it works for
@@ -201,71 +201,86 @@ impl<'a> Attacher<'a> {
         both.map(|both| Attachment::Twice(Box::new(both)))
     }
 
-    fn attach_program(&self, program: &str, probe: &'static Probe) -> Result<Attachment, KernelError> {
+    /// Loads a program, if it was not for another of its hooks, and attaches it.
+    fn attach_program(&self, name: &str, probe: &'static Probe) -> Result<Attachment, KernelError> {
         let fail = |step: &'static str, what: String| KernelError::Probe {
-            program: program.to_owned(),
+            program: name.to_owned(),
             step,
             hook: probe.hook.to_string(),
             what,
         };
+        let loading = |error: ProgramError| fail("loaded", chain(&error));
+        let attaching = |error: ProgramError| fail("attached", chain(&error));
+        let unlisted = |error: &KernelError| fail("attached", error.to_string());
+        let find = |name: &str| {
+            self.program(name).ok_or_else(|| fail("found", "the object file has no such program".into()))
+        };
+        let load = |program: &mut Program| {
+            if program.fd().is_ok() {
+                return Ok(());
+            }
+            match (program, probe.hook) {
+                (Program::BtfTracePoint(program), Hook::TpBtf(name)) => program.load(name, self.btf),
+                // See `take_over`.
+                (Program::BtfTracePoint(program), Hook::SyscallExit(_)) => program.load("sys_exit", self.btf),
+                (Program::FExit(program), Hook::FunctionExit(name)) => program.load(name, self.btf),
+                (Program::Iter(program), Hook::Iterator(name)) => program.load(name, self.btf),
+                (Program::TracePoint(program), Hook::SyscallExit(_) | Hook::SyscallEntries) => program.load(),
+                _ => Err(ProgramError::UnexpectedProgramType),
+            }
+        };
         if let Some(pretended) = self.pretend.hook(probe.hook) {
             return Err(fail("attached", pretended));
         }
-        if let (Hook::SyscallExit(_), Some(programs)) = (probe.hook, &self.taken_over)
-            && let Some(name) = program.strip_prefix("exit_")
-            && let Some(place) = TAKEN_OVER.iter().position(|(_, over)| *over == name)
+        if let (Hook::SyscallExit(call), Some(table)) = (probe.hook, &self.taken_over)
+            && let Some(short) = name.strip_prefix("exit_")
+            && let Some(place) = TAKEN_OVER.iter().position(|(_, of, over)| (*of, *over) == (call, short))
         {
-            let program = self.take(&format!("over_{name}"));
-            let program =
-                program.ok_or_else(|| fail("found", "the object file has no such program".into()))?;
-            let program: &mut BtfTracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
-            program.load("sys_exit", self.btf).map_err(|e| fail("loaded", chain(&e)))?;
-            let fd = program.fd().map_err(|e| fail("attached", chain(&e)))?;
-            let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
-            programs.set(place as u32, fd, 0).map_err(|e| fail("attached", chain(&e)))?;
+            let mut program = find(&format!("over_{short}"))?;
+            load(&mut program).map_err(loading)?;
+            let fd = program.fd().map_err(attaching)?;
+            let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+            table.set(place as u32, fd, 0).map_err(|e| fail("attached", chain(&e)))?;
             return Ok(Attachment::None);
         }
-        let program =
-            self.take(program).ok_or_else(|| fail("found", "the object file has no such program".into()))?;
-        match probe.hook {
-            Hook::TpBtf(name) => {
-                let program: &mut BtfTracePoint =
-                    program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
-                program.load(name, self.btf).map_err(|e| fail("loaded", chain(&e)))?;
-                let link = program.attach().map_err(|e| fail("attached", chain(&e)))?;
-                program.take_link(link).map(Attachment::TpBtf).map_err(|e| fail("attached", chain(&e)))
-            }
-            Hook::FunctionExit(name) => {
-                let program: &mut FExit = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
-                program.load(name, self.btf).map_err(|e| fail("loaded", chain(&e)))?;
-                let link = program.attach().map_err(|e| fail("attached", chain(&e)))?;
-                program.take_link(link).map(Attachment::Function).map_err(|e| fail("attached", chain(&e)))
-            }
-            Hook::Iterator(name) => {
-                let program: &mut Iter = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
-                program.load(name, self.btf).map_err(|e| fail("loaded", chain(&e)))?;
-                Ok(Attachment::None)
+        // Looked for first: verifying a program is dear where its hook is missing.
+        let event = match probe.hook {
+            Hook::SyscallExit(call) => {
+                let id = self.tracefs().map_err(unlisted)?.event_id("syscalls", &format!("sys_exit_{call}"));
+                Some(id.map_err(|e| fail("attached", e.to_string()))?)
             }
             Hook::SyscallEntries => {
-                // Whether there is something to attach it to later.
-                self.tracefs.as_ref().map_err(|e| fail("attached", e.to_string()))?;
-                let program: &mut TracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
-                program.load().map_err(|e| fail("loaded", chain(&e)))?;
-                Ok(Attachment::None)
+                self.tracefs().map_err(unlisted)?;
+                None
             }
-            Hook::SyscallExit(name) => {
-                let tracefs = self.tracefs.as_ref().map_err(|e| fail("attached", e.to_string()))?;
-                // Looked for first: verifying a program is dear where its hook is missing.
-                let id = tracefs
-                    .event_id("syscalls", &format!("sys_exit_{name}"))
-                    .map_err(|e| fail("attached", e.to_string()))?;
-                let program: &mut TracePoint = program.try_into().map_err(|e| fail("loaded", chain(&e)))?;
-                program.load().map_err(|e| fail("loaded", chain(&e)))?;
-                let fd = program.fd().map_err(|e| fail("attached", chain(&e)))?;
-                tracefs::attach(fd.as_fd(), id)
-                    .map(Attachment::Event)
-                    .map_err(|e| fail("attached", e.to_string()))
+            _ => None,
+        };
+        let mut program = find(name)?;
+        load(&mut program).map_err(loading)?;
+        match (&mut **program, probe.hook) {
+            (Program::BtfTracePoint(program), _) => {
+                let link = program.attach().map_err(attaching)?;
+                program.take_link(link).map(Attachment::TpBtf).map_err(attaching)
             }
+            (Program::FExit(program), _) => {
+                let link = program.attach().map_err(attaching)?;
+                program.take_link(link).map(Attachment::Function).map_err(attaching)
+            }
+            (Program::TracePoint(program), _) => match event {
+                Some(event) => {
+                    let fd = program.fd().map_err(attaching)?;
+                    let attached = tracefs::attach(fd.as_fd(), event);
+                    attached.map(Attachment::Event).map_err(|e| fail("attached", e.to_string()))
+                }
+                // Attached later.
+                None => Ok(Attachment::None),
+            },
+            // Run when it is asked for.
+            _ => Ok(Attachment::None),
         }
+    }
+
+    fn tracefs(&self) -> Result<&Tracefs, &KernelError> {
+        self.tracefs.as_ref()
     }
 }

@@ -1,6 +1,7 @@
 //! Loading and attaching.
 
 use std::{
+    collections::BTreeSet,
     io::{ErrorKind, Read},
     os::fd::{AsFd, AsRawFd},
 };
@@ -184,8 +185,9 @@ impl Kernel {
         let rescued =
             PerCpuArray::try_from(rescued).map_err(|error| KernelError::Map { name, what: chain(&error) })?;
         let probes = self.features.iter().filter_map(|status| status.tier).flat_map(|tier| tier.probes);
-        let counted = probes.filter(|probe| probe.has_second);
-        let descriptors = counted.filter_map(|probe| descriptor(self.bpf.program(probe.program)?));
+        // A program counts once for all its hooks.
+        let counted: BTreeSet<&str> = probes.filter(|it| it.has_second).map(|it| it.program).collect();
+        let descriptors = counted.into_iter().filter_map(|program| descriptor(self.bpf.program(program)?));
         Ok(Skipped::of(descriptors, rescued))
     }
 
