@@ -185,7 +185,7 @@ fn early(slot: u64) -> Option<*mut Calls> {
 #[inline(always)]
 pub fn is_compat(task: Task) -> bool {
     // SAFETY: thread_info.status is a u32.
-    let status: u32 = unsafe { peek(task.0, offset!(task_status)) };
+    let status: u32 = unsafe { peek(task.0.at, offset!(task_status)) };
     status & TS_COMPAT != 0
 }
 
@@ -196,7 +196,7 @@ fn by_cgroups(task: Task) -> Standing {
     let Some(host) = task::host() else { return UNAUDITED };
     // SAFETY: members as named in `Offsets`.
     unsafe {
-        let set: *const u8 = peek(task.0, offset!(task_cgroups));
+        let set: *const u8 = peek(task.0.at, offset!(task_cgroups));
         let mut found = slots::standing_of(key(peek(set, offset!(css_set_dfl))));
         if able(ability::CGROUP_V1) {
             for subsys in [offset!(pids_subsys), offset!(memory_subsys)] {
@@ -206,7 +206,7 @@ fn by_cgroups(task: Task) -> Standing {
                 }
             }
         }
-        let proxy: *const u8 = peek(task.0, offset!(task_nsproxy));
+        let proxy: *const u8 = peek(task.0.at, offset!(task_nsproxy));
         let mnt: *const u8 = peek(proxy, offset!(nsproxy_mnt));
         let inode: u32 = peek(mnt, offset!(mnt_inum));
         if !slots::is_audited(found) {

@@ -12,7 +12,7 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
 use observer_common::{
-    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Header, LOSSES, Loss,
+    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Fork, Header, LOSSES, Loss,
     MAX_ANCESTORS, NAMESPACES, SLOT_CPU_SHIFT, SLOT_FRAME_SHIFT, SLOT_MASK, ability, flags, mark, tuple_hash,
 };
 
@@ -20,7 +20,7 @@ use crate::{
     climb::{Climb, Tightest},
     offsets::{able, offset, peek},
     root::Walk,
-    slots::Cgroup,
+    slots::CssSet,
     task::{self, Task},
 };
 
@@ -203,10 +203,11 @@ impl Frame {
     pub fn fill_with_root(&self, task: Task, root_dentry: impl FnOnce() -> *const u8) -> u64 {
         let header = self.header();
         let (uid, gid) = task.ids();
-        let v2 = Cgroup::v2(task);
+        let css_set = CssSet::of(task);
+        let v2 = css_set.v2();
         let (mut pids_hierarchy, mut memory_hierarchy, mut pids_id, mut memory_id) = (0, 0, 0, 0);
         if able(ability::CGROUP_V1) {
-            let (pids, memory) = (Cgroup::pids(task), Cgroup::memory(task));
+            let (pids, memory) = (css_set.pids(), css_set.memory());
             (pids_hierarchy, memory_hierarchy) = (pids.hierarchy(), memory.hierarchy());
             (pids_id, memory_id) = (pids.id(), memory.id());
         }
@@ -230,14 +231,36 @@ impl Frame {
             (*self.scratch).memory_hierarchy = memory_hierarchy;
             task.comm(&raw mut (*header).comm);
             (*header).ns_pid = task.namespaces(&raw mut (*header).inodes);
-            // Through memory the pointer becomes a number, which alone the verifier lets be compared with one. No
-            // branch: `same` is 1 or 0.
-            (&raw mut (*self.scratch).task_root).write_volatile(root_dentry() as u64);
-            let differs = (&raw const (*self.scratch).task_root).read_volatile() ^ (*self.scratch).host_root;
-            let same = if able(ability::ROOT) { (differs.wrapping_sub(1) & !differs) >> 63 } else { 0 };
+            let same = self.is_host_root(root_dentry());
             (*self.scratch).root_flag = same as u32 * flags::HOST_ROOT;
             tuple_hash(&(*header).inodes, same)
         }
+    }
+
+    /// Writes what a fork tells of the parent. Returns the hash of its namespaces.
+    #[inline(always)]
+    pub fn fill_parent(&self, parent: Task, into: *mut Fork) -> u64 {
+        // SAFETY: inside this CPU's scratch.
+        unsafe {
+            (*into).parent_tgid = parent.tgid();
+            (*into).parent_tid = parent.tid();
+            (*into).parent_start_ns = parent.start();
+            (*into).parent_cgroup_v2 = CssSet::of(parent).v2().id();
+            parent.namespaces(&raw mut (*into).parent_inodes);
+            tuple_hash(&(*into).parent_inodes, self.is_host_root(parent.root_dentry()))
+        }
+    }
+
+    /// 1 if this is the dentry that the host's root is, else 0; without a branch.
+    #[inline(always)]
+    fn is_host_root(&self, dentry: *const u8) -> u64 {
+        // Through memory the pointer becomes a number, which alone the verifier lets be compared with one.
+        // SAFETY: this CPU's scratch.
+        let differs = unsafe {
+            (&raw mut (*self.scratch).task_root).write_volatile(dentry as u64);
+            (&raw const (*self.scratch).task_root).read_volatile() ^ (*self.scratch).host_root
+        };
+        if able(ability::ROOT) { (differs.wrapping_sub(1) & !differs) >> 63 } else { 0 }
     }
 
     /// The keys of the cgroups in the header: v2, then the v1 hierarchies that every runtime uses.
@@ -320,7 +343,7 @@ impl Frame {
         let mut end = fixed;
         if priority {
             // By helper: these loads lie behind branches, see `fill`. No stop at pid 1: the agent cuts there.
-            let mut up = task.0;
+            let mut up = task.0.at;
             for i in 0..MAX_ANCESTORS {
                 // SAFETY: constant places inside the scratch; the helper checks what it reads.
                 unsafe {

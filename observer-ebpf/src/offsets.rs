@@ -42,20 +42,44 @@ pub fn number(place: usize) -> usize {
     unsafe { read_volatile((&raw const OFFSETS as *const u8).add(place) as *const u64) as usize }
 }
 
-/// Loads a field: directly where the verifier knows the pointer's type (a pointer that has gone bad reads as zero: it
-/// turns the load into one with an exception table entry), else by helper.
+/// A kernel object, and how its members are loaded.
+///
+/// Directly is fastest, where the verifier knows the pointer's type (one that has gone bad reads as zero: it turns the load into
+/// one with an exception table entry). But for each pointer that is loaded through a trusted one it looks through all the
+/// kernel's types by name, a millisecond each (`btf_nested_type_is_trusted`, kernel/bpf/btf.c). So only programs that run at
+/// every fork and exec do that, and those for rarer events ask the helper.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub at: *const u8,
+    directly: bool,
+}
+
+impl Place {
+    /// Of a program that runs often.
+    #[inline(always)]
+    pub fn often(at: *const u8) -> Self {
+        Place { at, directly: true }
+    }
+    /// Of one that does not.
+    #[inline(always)]
+    pub fn seldom(at: *const u8) -> Self {
+        Place { at, directly: false }
+    }
+}
+
+/// Loads a field.
 ///
 /// # Safety
 /// `from` is a kernel pointer whose type the verifier knows, and `at` the offset of a member as wide as `T`, an integer
 /// or a pointer.
 #[inline(always)]
-pub unsafe fn load<T: Copy>(from: *const u8, at: usize) -> T {
-    if able(ability::TYPED_LOADS) {
+pub unsafe fn load<T: Copy>(from: Place, at: usize) -> T {
+    if able(ability::TYPED_LOADS) && (from.directly || !able(ability::READ_KERNEL)) {
         // SAFETY: the verifier refuses the program unless this is a member of that type.
-        unsafe { (from.wrapping_add(at) as *const T).read_volatile() }
+        unsafe { (from.at.wrapping_add(at) as *const T).read_volatile() }
     } else {
         // SAFETY: any bit pattern is a value of what is loaded.
-        unsafe { read(from, at) }
+        unsafe { read(from.at, at) }
     }
 }
 
@@ -64,9 +88,9 @@ pub unsafe fn load<T: Copy>(from: *const u8, at: usize) -> T {
 /// # Safety
 /// As for [`load`].
 #[inline(always)]
-pub unsafe fn follow(from: *const u8, at: usize) -> *const u8 {
+pub unsafe fn follow(from: Place, at: usize) -> Place {
     // SAFETY: as for `load`.
-    unsafe { load(from, at) }
+    Place { at: unsafe { load(from, at) }, ..from }
 }
 
 /// A field by helper, whatever the pointer is; zeros where it cannot be read, and where the helper is refused.
@@ -95,7 +119,7 @@ pub unsafe fn read<T: Copy>(from: *const u8, at: usize) -> T {
 #[inline(always)]
 pub unsafe fn peek<T: Copy>(from: *const u8, at: usize) -> T {
     // SAFETY: the caller's word.
-    unsafe { if able(ability::READ_KERNEL) { read(from, at) } else { load(from, at) } }
+    unsafe { load(Place::seldom(from), at) }
 }
 
 /// A pointer that is not there.

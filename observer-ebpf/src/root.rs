@@ -11,15 +11,15 @@ use observer_common::{MAX_NAME, MAX_ROOT_PATH, ROOT_STEPS, Root, ability};
 
 use crate::{
     emit::Frame,
-    offsets::{able, follow, load, offset, read, read_text},
+    offsets::{Place, able, follow, load, offset, read, read_text},
     task::Task,
 };
 
 /// `struct path`: pointers that the verifier knows the types of, where it knows any.
 #[derive(Clone, Copy)]
 pub struct Directory {
-    mnt: *const u8,
-    dentry: *const u8,
+    mnt: Place,
+    dentry: Place,
 }
 
 impl Directory {
@@ -36,7 +36,7 @@ impl Directory {
 
     /// The dentry at the root of its mount.
     #[inline(always)]
-    pub fn mount_root(self) -> *const u8 {
+    pub fn mount_root(self) -> Place {
         // SAFETY: typed members.
         unsafe { follow(self.mnt, offset!(vfsmount_root)) }
     }
@@ -47,7 +47,7 @@ impl Directory {
         // SAFETY: typed members; the way from a vfsmount back to its mount is a negative offset, which only the
         // helper may read.
         unsafe {
-            let mount = self.mnt.wrapping_sub(offset!(mount_vfsmount));
+            let mount = self.mnt.at.wrapping_sub(offset!(mount_vfsmount));
             let ns: *const u8 = read(mount, offset!(mount_ns));
             Root {
                 mnt_ns: read(ns, offset!(mnt_inum)),
@@ -65,8 +65,8 @@ impl Directory {
         // SAFETY: this CPU's scratch. Through memory the pointers become numbers, which may be compared, and which the
         // helper takes whatever they are.
         unsafe {
-            (&raw mut (*walk).dentry).write_volatile(self.dentry as u64);
-            let mount = self.mnt.wrapping_sub(offset!(mount_vfsmount));
+            (&raw mut (*walk).dentry).write_volatile(self.dentry.at as u64);
+            let mount = self.mnt.at.wrapping_sub(offset!(mount_vfsmount));
             (&raw mut (*walk).mount).write_volatile(mount as u64);
         }
     }

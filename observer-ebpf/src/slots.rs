@@ -5,7 +5,7 @@ use observer_common::{CgroupKey, Inodes, Loss, NS_MNT, NS_PID, NS_USER, SLOT_MAS
 
 use crate::{
     emit::{self, Frame},
-    offsets::{follow, load, offset},
+    offsets::{Place, follow, load, offset},
     task::{self, Task},
 };
 
@@ -93,7 +93,7 @@ pub fn is_audited(standing: Standing) -> bool {
 
 /// A pointer to a cgroup that the verifier knows as one.
 #[derive(Clone, Copy)]
-pub struct Cgroup(pub *const u8);
+pub struct Cgroup(pub Place);
 
 impl Cgroup {
     #[inline(always)]
@@ -120,28 +120,37 @@ impl Cgroup {
         // SAFETY: cgroup.self is a cgroup_subsys_state, whose parent points to one, whose cgroup points to a cgroup.
         Cgroup(unsafe { follow(follow(self.0, offset!(cgroup_parent_css)), offset!(css_cgroup)) })
     }
-    /// The v2 cgroup of a task.
+}
+
+/// What a task's controllers have it in.
+#[derive(Clone, Copy)]
+pub struct CssSet(Place);
+
+impl CssSet {
     #[inline(always)]
-    pub fn v2(task: Task) -> Cgroup {
-        // SAFETY: task_struct.cgroups points to a css_set, whose dfl_cgrp points to a cgroup.
-        Cgroup(unsafe { follow(follow(task.0, offset!(task_cgroups)), offset!(css_set_dfl)) })
+    pub fn of(task: Task) -> Self {
+        // SAFETY: task_struct.cgroups points to a css_set.
+        CssSet(unsafe { follow(task.0, offset!(task_cgroups)) })
+    }
+    /// The v2 cgroup.
+    #[inline(always)]
+    pub fn v2(self) -> Cgroup {
+        // SAFETY: css_set.dfl_cgrp points to a cgroup.
+        Cgroup(unsafe { follow(self.0, offset!(css_set_dfl)) })
     }
     #[inline(always)]
-    fn controlled(task: Task, subsys: usize) -> Cgroup {
+    fn controlled(self, subsys: usize) -> Cgroup {
         // SAFETY: css_set.subsys is an array of pointers; the index is a constant to the verifier.
-        Cgroup(unsafe {
-            let css = follow(follow(task.0, offset!(task_cgroups)), offset!(css_set_subsys) + subsys * 8);
-            follow(css, offset!(css_cgroup))
-        })
+        Cgroup(unsafe { follow(follow(self.0, offset!(css_set_subsys) + subsys * 8), offset!(css_cgroup)) })
     }
-    /// The cgroup that the pids controller has the task in: of a v1 hierarchy or of v2.
+    /// The cgroup of the pids controller: of a v1 hierarchy or of v2.
     #[inline(always)]
-    pub fn pids(task: Task) -> Cgroup {
-        Self::controlled(task, offset!(pids_subsys))
+    pub fn pids(self) -> Cgroup {
+        self.controlled(offset!(pids_subsys))
     }
     #[inline(always)]
-    pub fn memory(task: Task) -> Cgroup {
-        Self::controlled(task, offset!(memory_subsys))
+    pub fn memory(self) -> Cgroup {
+        self.controlled(offset!(memory_subsys))
     }
 }
 

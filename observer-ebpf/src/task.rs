@@ -10,7 +10,7 @@ use observer_common::{Host, Inodes, NAMESPACES, Root, SLOT_MASK, ability, mark};
 use crate::{
     audit,
     emit::Frame,
-    offsets::{NOWHERE, able, follow, load, offset, read},
+    offsets::{NOWHERE, Place, able, follow, load, offset, read},
     root::Directory,
     slots,
 };
@@ -44,19 +44,29 @@ pub fn host_root() -> Option<u64> {
 
 /// A pointer to a task_struct that the verifier knows as one.
 #[derive(Clone, Copy)]
-pub struct Task(pub *const u8);
+pub struct Task(pub Place);
 
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 impl Task {
+    /// One that a program has been given, which runs often.
+    #[inline(always)]
+    pub fn often(at: *const u8) -> Self {
+        Task(Place::often(at))
+    }
+    /// The same for one that does not.
+    #[inline(always)]
+    pub fn seldom(at: *const u8) -> Self {
+        Task(Place::seldom(at))
+    }
     #[inline(always)]
     pub fn current() -> Self {
         // SAFETY: the helpers have no preconditions.
         unsafe {
             if able(ability::TYPED_LOADS) {
-                Task(generated::bpf_get_current_task_btf() as *const u8)
+                Task::seldom(generated::bpf_get_current_task_btf() as *const u8)
             } else {
-                Task(bpf_get_current_task() as *const u8)
+                Task::seldom(bpf_get_current_task() as *const u8)
             }
         }
     }
@@ -113,13 +123,13 @@ impl Task {
     #[inline(always)]
     pub fn real_cred(self) -> *const u8 {
         // SAFETY: task_struct.real_cred is a pointer.
-        unsafe { follow(self.0, offset!(task_real_cred)) }
+        unsafe { load(self.0, offset!(task_real_cred)) }
     }
     /// True for a thread that has given up its namespaces: it is exiting.
     #[inline(always)]
     pub fn is_gone(self) -> bool {
         // SAFETY: task_struct.nsproxy is a pointer.
-        unsafe { follow(self.0, offset!(task_nsproxy)) }.is_null()
+        unsafe { follow(self.0, offset!(task_nsproxy)) }.at.is_null()
     }
     /// True in the last thread of a process that exits: do_exit counts `signal->live` down before the tracepoint.
     #[inline(always)]
@@ -138,7 +148,7 @@ impl Task {
         }
         // SAFETY: integers, and pointers as integers.
         unsafe {
-            let pid: u64 = read(self.0, offset!(task_thread_pid));
+            let pid: u64 = read(self.0.at, offset!(task_thread_pid));
             let level: u32 = read(pid as *const u8, offset!(pid_level));
             let entry = offset!(pid_numbers) + (level as usize & 0x3f) * offset!(upid_size);
             let entry = pid.wrapping_add(entry as u64) as *const u8;
@@ -192,7 +202,7 @@ impl Task {
         }
         // SAFETY: typed members.
         unsafe {
-            follow(follow(follow(self.0, offset!(task_fs)), offset!(fs_root_mnt)), offset!(vfsmount_root))
+            follow(follow(follow(self.0, offset!(task_fs)), offset!(fs_root_mnt)), offset!(vfsmount_root)).at
         }
     }
     /// The task's root directory; see `observer_common::Root`. Zeros where this kernel does not show it.

@@ -14,7 +14,7 @@ use observer_common::{Syscall, ability};
 
 use crate::{
     audit,
-    offsets::{able, load, offset, read},
+    offsets::{Place, able, load, offset, read},
     task::Task,
 };
 
@@ -38,8 +38,8 @@ pub fn from_tracepoint(ctx: &TracePointContext, task: Task) -> Option<Syscall> {
         let ret = ctx.read_at::<i64>(16).ok()?;
         let mut args = [0; 2];
         if able(ability::CALL_ARGUMENTS | ability::TASK_REGS) {
-            let regs = generated::bpf_task_pt_regs(task.0 as *mut _) as *const u8;
-            args = [load(regs, offset!(regs_di)), load(regs, offset!(regs_si))];
+            let regs = generated::bpf_task_pt_regs(task.0.at as *mut _) as *const u8;
+            args = [load(Place::often(regs), offset!(regs_di)), load(Place::often(regs), offset!(regs_si))];
         } else if able(ability::CALL_ARGUMENTS | ability::STACK_REGS) {
             // task_pt_regs, arch/x86/include/asm/processor.h, before that helper (and FRED) came: at the very top.
             const THREAD_SIZE: usize = 16384;
@@ -58,11 +58,11 @@ pub fn from_general(ctx: &BtfTracePointContext, task: Task) -> Option<Syscall> {
     // SAFETY: typed members.
     let (number, args): (u64, [u64; 2]) = unsafe {
         let args = if able(ability::CALL_ARGUMENTS) {
-            [load(regs, offset!(regs_di)), load(regs, offset!(regs_si))]
+            [load(Place::often(regs), offset!(regs_di)), load(Place::often(regs), offset!(regs_si))]
         } else {
             [0; 2]
         };
-        (load(regs, offset!(regs_orig_ax)), args)
+        (load(Place::often(regs), offset!(regs_orig_ax)), args)
     };
     if audit::is_compat(task) { None } else { Some(Syscall { nr: number as u32, reserved: 0, ret, args }) }
 }
@@ -87,7 +87,7 @@ pub fn from_compat_function(ctx: &FExitContext, nr: u32) -> Syscall {
 fn finished(ctx: &FExitContext, nr: u32, first: usize, second: usize) -> Syscall {
     let (regs, ret): (*const u8, i64) = (ctx.arg(0), ctx.arg(1));
     // SAFETY: typed members.
-    let args = unsafe { [load(regs, first), load(regs, second)] };
+    let args = unsafe { [load(Place::often(regs), first), load(Place::often(regs), second)] };
     Syscall { nr, reserved: 0, ret, args }
 }
 

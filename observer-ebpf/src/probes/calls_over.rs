@@ -27,7 +27,7 @@ use observer_common::{
 use crate::{
     audit::{self, Owner},
     emit::{Frame, add, count_loss},
-    offsets::{able, load, offset, peek, read},
+    offsets::{Place, able, load, offset, peek, read},
     task::{self, Task},
 };
 
@@ -71,7 +71,7 @@ fn is_error(ret: i64) -> bool {
 pub fn call_over(ctx: BtfTracePointContext) -> i32 {
     let (regs, ret): (*const u8, i64) = (ctx.arg(0), ctx.arg(1));
     // SAFETY: pt_regs.orig_ax is an unsigned long.
-    let number: u64 = unsafe { load(regs, offset!(regs_orig_ax)) };
+    let number: u64 = unsafe { load(Place::often(regs), offset!(regs_orig_ax)) };
     over(number, ret);
     for (place, (nr, ..)) in TAKEN_OVER.iter().enumerate() {
         if number == *nr as u64 {
@@ -169,21 +169,21 @@ fn judge(task: Task, tid: u32, owner: Owner, nr: u32, ret: i64, armed: u8) -> u3
 #[inline(always)]
 fn note(task: Task, nr: u32) -> u64 {
     // SAFETY: task_struct.start_boottime is a u64.
-    let start: u64 = unsafe { peek(task.0, offset!(task_start)) };
+    let start: u64 = unsafe { peek(task.0.at, offset!(task_start)) };
     start << 11 | (nr as u64 & 0x1ff) << 2 | 1
 }
 
 #[inline(always)]
 fn has_filter(task: Task) -> bool {
     // SAFETY: seccomp.mode is an int.
-    let mode: u32 = unsafe { peek(task.0, offset!(task_seccomp_mode)) };
+    let mode: u32 = unsafe { peek(task.0.at, offset!(task_seccomp_mode)) };
     mode == MODE_FILTER || mode == MODE_DEAD
 }
 
 #[inline(always)]
 fn filters(task: Task) -> u32 {
     // SAFETY: seccomp.filter_count is an atomic_t.
-    unsafe { peek(task.0, offset!(task_seccomp_filters)) }
+    unsafe { peek(task.0.at, offset!(task_seccomp_filters)) }
 }
 
 /// Counts it, and sends an event of the first of its kind.
@@ -203,13 +203,13 @@ fn count(task: Task, what: Seccomp, kind: Kind) {
             first_ns: now,
             last_ns: now,
             // SAFETY: typed members.
-            start_ns: unsafe { peek(peek(task.0, offset!(task_group_leader)), offset!(task_start)) },
+            start_ns: unsafe { peek(peek(task.0.at, offset!(task_group_leader)), offset!(task_start)) },
             tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
             errno: what.errno,
             comm: [0; 16],
         };
         // SAFETY: task_struct.comm is a char[16].
-        fresh.comm = unsafe { peek(task.0, offset!(task_comm)) };
+        fresh.comm = unsafe { peek(task.0.at, offset!(task_comm)) };
         is_first = DENIALS.insert(key, fresh, BPF_NOEXIST as u64).is_ok();
         entry = DENIALS.get_ptr_mut(key);
     }
@@ -260,8 +260,8 @@ pub fn call_begins(ctx: TracePointContext) -> u32 {
 #[unsafe(link_section = "iter/task")]
 pub fn look_inside(context: *mut c_void) -> i32 {
     // SAFETY: the context of a task iterator, see `sweep`; the task is null at the end.
-    let task = Task(unsafe { load(context as *const u8, 8) });
-    if task.0.is_null() {
+    let task = Task::seldom(unsafe { load(Place::often(context as *const u8), 8) });
+    if task.0.at.is_null() {
         return 0;
     }
     let Some(state) = audit::state() else { return 0 };
@@ -297,8 +297,8 @@ fn nr_of(task: Task) -> Option<u32> {
     }
     // SAFETY: the task's own registers.
     let number: u64 = unsafe {
-        let regs = generated::bpf_task_pt_regs(task.0 as *mut _) as *const u8;
-        load(regs, offset!(regs_orig_ax))
+        let regs = generated::bpf_task_pt_regs(task.0.at as *mut _) as *const u8;
+        load(Place::often(regs), offset!(regs_orig_ax))
     };
     (number < SYSCALLS as u64).then_some(number as u32)
 }
@@ -325,13 +325,13 @@ pub fn seccomp_signal(ctx: BtfTracePointContext) -> i32 {
 /// `sched_process_exit(task)`: SECCOMP_RET_KILL_THREAD of one thread of several ends it without a signal (`do_exit(SIGSYS)`).
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn seccomp_exit(ctx: BtfTracePointContext) -> i32 {
-    let task = Task(ctx.arg(0));
+    let task = Task::seldom(ctx.arg(0));
     if task.exit_code() != SIGSYS {
         return 0;
     }
     let task = Task::current();
     // SAFETY: signal_struct.flags is an unsigned int.
-    let flags: u32 = unsafe { peek(peek(task.0, offset!(task_signal)), offset!(signal_flags)) };
+    let flags: u32 = unsafe { peek(peek(task.0.at, offset!(task_signal)), offset!(signal_flags)) };
     if flags & SIGNAL_GROUP_EXIT == 0
         && let Some(nr) = nr_of(task)
     {

@@ -7,7 +7,7 @@ use observer_common::{
 
 use crate::{
     emit::Frame,
-    offsets::read_text,
+    offsets::{Place, read_text},
     slots::{self, Cgroup},
     task::{self, Task},
     turn::Turn,
@@ -72,7 +72,7 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     if Turn::First.is_over(Kind::CgroupMkdir, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    made_or_removed(Kind::CgroupMkdir, Cgroup(ctx.arg(0)), ctx.arg(1));
+    made_or_removed(Kind::CgroupMkdir, Cgroup(Place::seldom(ctx.arg(0))), ctx.arg(1));
     0
 }
 
@@ -81,7 +81,7 @@ pub fn cgroup_mkdir_again(ctx: BtfTracePointContext) -> i32 {
     if Turn::Second.is_over(Kind::CgroupMkdir, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    made_or_removed(Kind::CgroupMkdir, Cgroup(ctx.arg(0)), ctx.arg(1));
+    made_or_removed(Kind::CgroupMkdir, Cgroup(Place::seldom(ctx.arg(0))), ctx.arg(1));
     0
 }
 
@@ -91,7 +91,7 @@ pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
     if Turn::First.is_over(Kind::CgroupRmdir, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    made_or_removed(Kind::CgroupRmdir, Cgroup(ctx.arg(0)), ctx.arg(1));
+    made_or_removed(Kind::CgroupRmdir, Cgroup(Place::seldom(ctx.arg(0))), ctx.arg(1));
     0
 }
 
@@ -100,7 +100,7 @@ pub fn cgroup_rmdir_again(ctx: BtfTracePointContext) -> i32 {
     if Turn::Second.is_over(Kind::CgroupRmdir, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    made_or_removed(Kind::CgroupRmdir, Cgroup(ctx.arg(0)), ctx.arg(1));
+    made_or_removed(Kind::CgroupRmdir, Cgroup(Place::seldom(ctx.arg(0))), ctx.arg(1));
     0
 }
 
@@ -110,7 +110,13 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
     if Turn::First.is_over(Kind::CgroupMove, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::WRITE);
+    moved(
+        Cgroup(Place::seldom(ctx.arg(0))),
+        ctx.arg(1),
+        Task::seldom(ctx.arg(2)),
+        ctx.arg::<u32>(3) & 0xff,
+        door::WRITE,
+    );
     0
 }
 
@@ -119,7 +125,13 @@ pub fn cgroup_attach_task_again(ctx: BtfTracePointContext) -> i32 {
     if Turn::Second.is_over(Kind::CgroupMove, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::WRITE);
+    moved(
+        Cgroup(Place::seldom(ctx.arg(0))),
+        ctx.arg(1),
+        Task::seldom(ctx.arg(2)),
+        ctx.arg::<u32>(3) & 0xff,
+        door::WRITE,
+    );
     0
 }
 
@@ -129,7 +141,13 @@ pub fn cgroup_transfer_tasks(ctx: BtfTracePointContext) -> i32 {
     if Turn::First.is_over(Kind::CgroupMove, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::TRANSFER);
+    moved(
+        Cgroup(Place::seldom(ctx.arg(0))),
+        ctx.arg(1),
+        Task::seldom(ctx.arg(2)),
+        ctx.arg::<u32>(3) & 0xff,
+        door::TRANSFER,
+    );
     0
 }
 
@@ -138,7 +156,13 @@ pub fn cgroup_transfer_tasks_again(ctx: BtfTracePointContext) -> i32 {
     if Turn::Second.is_over(Kind::CgroupMove, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    moved(Cgroup(ctx.arg(0)), ctx.arg(1), Task(ctx.arg(2)), ctx.arg::<u32>(3) & 0xff, door::TRANSFER);
+    moved(
+        Cgroup(Place::seldom(ctx.arg(0))),
+        ctx.arg(1),
+        Task::seldom(ctx.arg(2)),
+        ctx.arg::<u32>(3) & 0xff,
+        door::TRANSFER,
+    );
     0
 }
 

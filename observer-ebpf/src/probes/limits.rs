@@ -48,7 +48,7 @@ static REFUSALS: LruHashMap<u64, Refusals> = LruHashMap::with_max_entries(4096, 
 /// `mark_victim(task, uid)`, include/trace/events/oom.h (6.9).
 #[btf_tracepoint(function = "mark_victim")]
 pub fn oom_kill_task(ctx: BtfTracePointContext) -> i32 {
-    let victim = Task(ctx.arg(0));
+    let victim = Task::seldom(ctx.arg(0));
     oom_kill(victim, victim.tid(), true);
     0
 }
@@ -81,10 +81,10 @@ fn oom_kill(task: Task, tid: u32, is_victim: bool) {
     let css_set = css_set(task);
     let mm = if able(ability::RESIDENT) {
         // SAFETY: task_struct.mm is a pointer.
-        unsafe { follow(task.0, offset!(resident_mm)) }
+        unsafe { follow(task.0, offset!(resident_mm)) }.at
     } else if able(ability::RESIDENT_PLAIN) {
         // SAFETY: as above.
-        unsafe { follow(task.0, offset!(resident_plain_mm)) }
+        unsafe { follow(task.0, offset!(resident_plain_mm)) }.at
     } else {
         crate::offsets::NOWHERE
     };
@@ -135,7 +135,7 @@ fn resident(mm: *const u8, kind: usize) -> u64 {
 #[inline(always)]
 fn css_set(task: Task) -> *const u8 {
     // SAFETY: task_struct.cgroups is a pointer.
-    unsafe { follow(task.0, offset!(task_cgroups)) }
+    unsafe { load(task.0, offset!(task_cgroups)) }
 }
 
 /// The controller's state for those in a css_set, as a number: the verifier is not to take it for what it is not.

@@ -10,7 +10,7 @@ use observer_common::{
 use crate::{
     debug_log,
     emit::Frame,
-    offsets::{NOWHERE, able, follow, load, offset, read_text},
+    offsets::{NOWHERE, Place, able, follow, load, offset, read_text},
     probes::cgroup,
     slots,
     task::{self, Task},
@@ -30,7 +30,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
     if Turn::First.is_over(Kind::Fork, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
+    let (parent, child) = (Task::often(ctx.arg(0)), Task::often(ctx.arg(1)));
     if !child.is_kernel_thread() {
         fork(parent, child);
         debug_log!(&ctx, "fork {} -> {}", parent.tgid(), child.tgid());
@@ -43,7 +43,7 @@ pub fn process_fork_again(ctx: BtfTracePointContext) -> i32 {
     if Turn::Second.is_over(Kind::Fork, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    let (parent, child) = (Task(ctx.arg(0)), Task(ctx.arg(1)));
+    let (parent, child) = (Task::often(ctx.arg(0)), Task::often(ctx.arg(1)));
     if !child.is_kernel_thread() {
         fork(parent, child);
         debug_log!(&ctx, "fork {} -> {}", parent.tgid(), child.tgid());
@@ -64,16 +64,8 @@ fn fork(parent: Task, child: Task) {
     let header = frame.header();
     let (parent_tgid, parent_tid) = (parent.tgid(), parent.tid());
     let (tgid, tid) = (child.tgid(), child.tid());
-    // All the loads first, see `Frame::fill`: the parent, its part put aside, then the child.
-    let now = frame.fill(parent);
-    // SAFETY: both places lie in the scratch, apart from each other.
-    unsafe {
-        (*payload).parent_tgid = parent_tgid;
-        (*payload).parent_tid = parent_tid;
-        (*payload).parent_start_ns = (*header).start_ns;
-        (*payload).parent_cgroup_v2 = (*header).cgroup_v2;
-        (*payload).parent_inodes = (*header).inodes;
-    }
+    // All the loads first, see `Frame::fill`.
+    let now = frame.fill_parent(parent, payload);
     let hash = frame.fill(child);
 
     let before = task::last_tuple(parent_tid);
@@ -158,7 +150,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     if Turn::First.is_over(Kind::Exec, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    let task = Task(ctx.arg(0));
+    let task = Task::often(ctx.arg(0));
     let old_tid: u32 = ctx.arg(1);
     let bprm: *const u8 = ctx.arg(2);
     exec(task, old_tid, bprm);
@@ -171,7 +163,7 @@ pub fn process_exec_again(ctx: BtfTracePointContext) -> i32 {
     if Turn::Second.is_over(Kind::Exec, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    let task = Task(ctx.arg(0));
+    let task = Task::often(ctx.arg(0));
     let old_tid: u32 = ctx.arg(1);
     let bprm: *const u8 = ctx.arg(2);
     exec(task, old_tid, bprm);
@@ -190,7 +182,7 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
         // SAFETY: typed members of bprm and mm.
         unsafe {
             let mm = follow(task.0, offset!(task_mm));
-            name = follow(bprm, offset!(bprm_filename));
+            name = load(Place::often(bprm), offset!(bprm_filename));
             start = load::<u64>(mm, offset!(mm_arg_start));
             end = load::<u64>(mm, offset!(mm_arg_end));
         }
@@ -272,7 +264,7 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     if Turn::First.is_over(Kind::Exit, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    let task = Task(ctx.arg(0));
+    let task = Task::often(ctx.arg(0));
     if !task.is_kernel_thread() {
         exit(task);
     }
@@ -284,7 +276,7 @@ pub fn process_exit_again(ctx: BtfTracePointContext) -> i32 {
     if Turn::Second.is_over(Kind::Exit, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
-    let task = Task(ctx.arg(0));
+    let task = Task::often(ctx.arg(0));
     if !task.is_kernel_thread() {
         exit(task);
     }
@@ -294,20 +286,22 @@ pub fn process_exit_again(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn exit(task: Task) {
     let (tgid, tid) = (task.tgid(), task.tid());
-    // Of threads that end together several may find themselves the last: the first of them tells.
+    let (is_last, status) = (task.is_last(), task.exit_code());
+    let frame = Frame::take();
+    // All the loads first, see `Frame::fill`.
+    let now = frame.as_ref().map_or(0, |frame| frame.fill(task));
     let stored = task::mark_at_exit(tgid);
-    let last = task.is_last() && stored & mark::GONE == 0;
-    let status = task.exit_code();
+    // Of threads that end together several may find themselves the last: the first of them tells.
+    let last = is_last && stored & mark::GONE == 0;
+    let Some(frame) = frame else {
+        take_back(tgid, tid, stored, last);
+        return;
+    };
     let before = task::last_tuple(tid);
     if !last && before == 0 {
         // One thread of several, never seen before: nothing to take back, nothing to say.
         return;
     }
-    let Some(frame) = Frame::take() else {
-        take_back(tgid, tid, stored, last);
-        return;
-    };
-    let now = frame.fill(task);
     let (_, mark) = task::complete(&frame, stored);
     take_back(tgid, tid, mark, last);
     let changed = before != 0 && before != now;

@@ -97,7 +97,7 @@ fn changed_root(task: Task, call: Syscall, turn: Turn) {
         directory.start(&frame);
     }
     let now =
-        frame.fill_with_root(task, || directory.map_or_else(|| task.root_dentry(), Directory::mount_root));
+        frame.fill_with_root(task, || directory.map_or_else(|| task.root_dentry(), |it| it.mount_root().at));
     // Seen here: no later look shall take it for unexplained.
     task::set_last_tuple(task.tid(), now);
     let (_, mark) = task::mark_of_frame(&frame, tgid);

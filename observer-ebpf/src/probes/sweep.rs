@@ -12,7 +12,7 @@ use observer_common::flags;
 
 use crate::{
     emit::Frame,
-    offsets::load,
+    offsets::{Place, load},
     probes::process::report_drift,
     task::{self, Task},
 };
@@ -26,8 +26,8 @@ static SUSPECTS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(4096, 0);
 #[unsafe(link_section = "iter/task")]
 pub fn sweep_tasks(context: *mut c_void) -> i32 {
     // SAFETY: the context of a task iterator, see above; the task is null at the end.
-    let task = Task(unsafe { load(context as *const u8, 8) });
-    if !task.0.is_null() {
+    let task = Task::seldom(unsafe { load(Place::often(context as *const u8), 8) });
+    if !task.0.at.is_null() {
         look(task);
     }
     0
