@@ -60,18 +60,26 @@ fn kernel_programs(workspace: &Path) -> Result<(), String> {
     let object = target_dir.join(bpf_toolchain::bpf_target()).join("release/observer-bpf");
     let failed = |what: &dyn std::fmt::Display| format!("{}: {what}", object.display());
     let bytes = fs::read(&object).map_err(|error| failed(&error))?;
-    let stripped = without_debug(&bytes).map_err(|error| failed(&error))?;
+    let lines = env::var("PROFILE").as_deref() == Ok("debug");
+    let stripped = without_debug(&bytes, lines).map_err(|error| failed(&error))?;
     fs::write(out_dir.join("observer.bpf.o"), stripped).map_err(|error| failed(&error))
 }
 
 /// The object without DWARF: the linker needed it to make BTF, the kernel takes only that, and it is four fifths of the
-/// file, which the agent would carry in memory for good.
-fn without_debug(object: &[u8]) -> object::build::Result<Vec<u8>> {
+/// file, which the agent would carry in memory for good. Nor with what would move BTF's own numbers if the object were linked
+/// once more, and only in debug builds with the source lines, which the verifier quotes where it refuses a program.
+fn without_debug(object: &[u8], lines: bool) -> object::build::Result<Vec<u8>> {
     let mut builder = object::build::elf::Builder::read(object)?;
     for section in &mut builder.sections {
         let name = section.name.to_vec();
-        let name = name.strip_prefix(b".rel").unwrap_or(&name);
-        section.delete |= name.starts_with(b".debug_");
+        section.delete |= name.strip_prefix(b".rel").unwrap_or(&name).starts_with(b".debug_");
+        section.delete |= name == b".rel.BTF" || name == b".rel.BTF.ext";
+        if let object::build::elf::SectionData::Data(data) = &mut section.data
+            && name == b".BTF.ext"
+            && !lines
+        {
+            without_lines(data.to_mut());
+        }
     }
     // LLVM keeps names of sections and of symbols in one table, which the writer does not.
     let names = builder.sections.add();
@@ -82,6 +90,23 @@ fn without_debug(object: &[u8]) -> object::build::Result<Vec<u8>> {
     let mut out = Vec::new();
     builder.write(&mut out)?;
     Ok(out)
+}
+
+/// `struct btf_ext_header` (tools/lib/bpf/libbpf_internal.h) begins with a magic number, a version, flags, its own length, then offset
+/// and length of three parts: functions, source lines, relocations of types.
+fn without_lines(data: &mut Vec<u8>) {
+    let word = |data: &[u8], at: usize| Some(u32::from_le_bytes(data.get(at..at + 4)?.try_into().ok()?));
+    let (Some(header), Some(start), Some(len), Some(next)) =
+        (word(data, 4), word(data, 16), word(data, 20), word(data, 24))
+    else {
+        return;
+    };
+    let from = header as usize + start as usize;
+    if start + len <= next && from + len as usize <= data.len() {
+        data.drain(from..from + len as usize);
+        data[20..24].fill(0);
+        data[24..28].copy_from_slice(&(next - len).to_le_bytes());
+    }
 }
 
 /// The top of the calling cargo's target directory, which cargo marks for backup programs to leave out.

@@ -12,8 +12,9 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray, RingBuf},
 };
 use observer_common::{
-    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Fork, Header, LOSSES, Loss,
-    MAX_ANCESTORS, NAMESPACES, SLOT_CPU_SHIFT, SLOT_FRAME_SHIFT, SLOT_MASK, ability, flags, mark, tuple_hash,
+    ABI_VERSION, Ancestor, BUDGET, BUDGET_WINDOW_NS, Budget, BudgetKey, CgroupKey, Fork, Header, LOSSES,
+    Loss, MAX_ANCESTORS, NAMESPACES, SLOT_CPU_SHIFT, SLOT_FRAME_SHIFT, SLOT_MASK, ability, flags, mark,
+    tuple_hash,
 };
 
 use crate::{

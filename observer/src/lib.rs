@@ -13,6 +13,7 @@ pub mod host;
 pub mod inventory;
 pub mod kernel;
 pub mod limits;
+mod memory;
 pub mod model;
 pub mod pipeline;
 pub mod posture;

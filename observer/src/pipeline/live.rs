@@ -26,6 +26,7 @@ use crate::{
     inventory::Membership,
     kernel::{Kernel, KernelError, LossCounters, Rings, Skipped, SlotTable},
     limits::{ContainerResources, watch::WatchError},
+    memory,
     model::{Alert, Clock, EventRecord, Observed, Tuple},
 };
 
@@ -249,9 +250,7 @@ impl Live {
             calls.start(&mut live.kernel)?;
             calls.learn(live.core.world(), &mut live.kernel, Clock::boot_ns())?;
         }
-        // The kernel's types and the scan are gone; hand their pages back before settling down to run for months.
-        // SAFETY: no preconditions.
-        unsafe { libc::malloc_trim(0) };
+        memory::give_back();
         Ok(live)
     }
 
