@@ -10,6 +10,7 @@ mod containers;
 mod resources;
 #[cfg(test)]
 mod rules;
+mod sinks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +23,7 @@ use prometheus::{
 pub use calls::CallSeries;
 pub use capabilities::CapabilitySeries;
 pub use resources::ResourceSeries;
+pub(crate) use sinks::{DeliveryMetrics, DropReason, SinkMetrics, StoreMetrics};
 
 use self::containers::Latest;
 use super::process;
@@ -397,43 +399,6 @@ impl Metrics {
         self.inner.families.feature_enabled.with_label_values(&[name, tier]).set(i64::from(enabled));
     }
 
-    /// A sink's series, from zero.
-    pub(crate) fn sink(&self, name: &str, counts_as_loss: bool) -> SinkMetrics {
-        let families = &self.inner.families;
-        SinkMetrics {
-            alerts: families.sink_alerts.with_label_values(&[name]),
-            dropped: DropReason::ALL
-                .map(|reason| families.sink_dropped.with_label_values(&[name, reason.name()])),
-            metrics: counts_as_loss.then(|| self.clone()),
-        }
-    }
-
-    /// A delivering sink's series besides.
-    pub(crate) fn delivery(&self, name: &str) -> DeliveryMetrics {
-        let families = &self.inner.families;
-        let up = families.sink_up.with_label_values(&[name]);
-        up.set(1);
-        DeliveryMetrics {
-            sink: self.sink(name, false),
-            retries: families.sink_retries.with_label_values(&[name]),
-            backlog: families.sink_backlog.with_label_values(&[name]),
-            up,
-        }
-    }
-
-    /// A sink that is not configured any more has no series.
-    pub(crate) fn forget_sink(&self, name: &str) {
-        let families = &self.inner.families;
-        // What was never there need not go.
-        let _ = families.sink_alerts.remove_label_values(&[name]);
-        let _ = families.sink_retries.remove_label_values(&[name]);
-        let _ = families.sink_backlog.remove_label_values(&[name]);
-        let _ = families.sink_up.remove_label_values(&[name]);
-        for reason in DropReason::ALL {
-            let _ = families.sink_dropped.remove_label_values(&[name, reason.name()]);
-        }
-    }
-
     /// So many alerts were hidden by an exception.
     pub(crate) fn exception(&self, name: &str, count: u64) {
         self.inner.families.exceptions.with_label_values(&[name]).inc_by(count);
@@ -446,16 +411,6 @@ impl Metrics {
 
     pub(crate) fn config_reload(&self, result: ReloadResult) {
         self.inner.families.config_reloads.with_label_values(&[result.name()]).inc();
-    }
-
-    pub(crate) fn store(&self) -> StoreMetrics {
-        let families = &self.inner.families;
-        StoreMetrics {
-            bytes: families.store_bytes.clone(),
-            alerts: families.store_alerts.clone(),
-            errors: families.store_errors.clone(),
-            damaged: families.store_damaged.clone(),
-        }
     }
 
     /// The exposition, in Prometheus' text format. Reads /proc/self.
@@ -514,256 +469,5 @@ impl ReloadResult {
     }
 }
 
-/// Why a sink does not get something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DropReason {
-    QueueFull,
-    StoreFull,
-    MemoryFull,
-    Rejected,
-    TooLarge,
-    Unreadable,
-    WriteFailed,
-}
-
-impl DropReason {
-    pub(crate) const ALL: [DropReason; 7] = [
-        DropReason::QueueFull,
-        DropReason::StoreFull,
-        DropReason::MemoryFull,
-        DropReason::Rejected,
-        DropReason::TooLarge,
-        DropReason::Unreadable,
-        DropReason::WriteFailed,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            DropReason::QueueFull => "queue_full",
-            DropReason::StoreFull => "store_full",
-            DropReason::MemoryFull => "memory_full",
-            DropReason::Rejected => "rejected",
-            DropReason::TooLarge => "too_large",
-            DropReason::Unreadable => "unreadable",
-            DropReason::WriteFailed => "write_failed",
-        }
-    }
-}
-
-/// What a sink counts.
-#[derive(Clone)]
-pub(crate) struct SinkMetrics {
-    alerts: IntCounter,
-    dropped: [IntCounter; DropReason::ALL.len()],
-    metrics: Option<Metrics>,
-}
-
-impl SinkMetrics {
-    pub(crate) fn written(&self, alerts: u64) {
-        self.alerts.inc_by(alerts);
-    }
-
-    pub(crate) fn dropped(&self, reason: DropReason, count: u64) {
-        self.dropped[reason as usize].inc_by(count);
-        if let Some(metrics) = &self.metrics {
-            metrics.lose(SINK, count);
-        }
-    }
-}
-
-/// What a sink counts that takes from the store.
-#[derive(Clone)]
-pub(crate) struct DeliveryMetrics {
-    pub(crate) sink: SinkMetrics,
-    retries: IntCounter,
-    backlog: IntGauge,
-    up: IntGauge,
-}
-
-impl DeliveryMetrics {
-    pub(crate) fn retried(&self) {
-        self.retries.inc();
-    }
-
-    pub(crate) fn backlog(&self, alerts: u64) {
-        self.backlog.set(clamped(alerts));
-    }
-
-    pub(crate) fn up(&self, well: bool) {
-        self.up.set(i64::from(well));
-    }
-}
-
-/// What the store counts.
-#[derive(Clone)]
-pub(crate) struct StoreMetrics {
-    bytes: IntGauge,
-    alerts: IntCounter,
-    errors: IntCounter,
-    damaged: IntCounter,
-}
-
-impl StoreMetrics {
-    pub(crate) fn bytes(&self, bytes: u64) {
-        self.bytes.set(clamped(bytes));
-    }
-
-    pub(crate) fn stored(&self, alerts: usize) {
-        self.alerts.inc_by(alerts as u64);
-    }
-
-    pub(crate) fn failed(&self) {
-        self.errors.inc();
-    }
-
-    pub(crate) fn damaged(&self) {
-        self.damaged.inc();
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pipeline::ContainerChecks;
-
-    fn value(text: &str, series: &str) -> Option<f64> {
-        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
-    }
-
-    fn show_a_container(metrics: &Metrics, classified: bool) {
-        let checks = [ContainerChecks {
-            id: "c".into(),
-            name: String::new(),
-            pod: String::new(),
-            namespace: String::new(),
-            checks: [(0, Default::default())].into(),
-        }];
-        CapabilitySeries::new(1).show(metrics, &checks, classified);
-        CallSeries::new(1).show(metrics, &[calls::example("c")]);
-        ResourceSeries::new(1).show(metrics, &[resources::example("c")]);
-    }
-
-    #[test]
-    fn every_family_of_the_table_is_exposed() {
-        let metrics = Metrics::new();
-        metrics.feature("processes", "tp_btf", true);
-        show_a_container(&metrics, true);
-        let classified = metrics.expose(true);
-        show_a_container(&metrics, false);
-        metrics.sink("stdout", true);
-        metrics.delivery("siem");
-        metrics.exception("e", 0);
-        let text = metrics.expose(true);
-        let mut heads = std::collections::BTreeSet::new();
-        for family in families() {
-            for head in [
-                format!("# TYPE {} {}\n", family.name, family.kind),
-                format!("# HELP {} {}\n", family.name, family.help),
-            ] {
-                assert!(text.contains(&head) || classified.contains(&head), "{head}");
-                heads.insert(head);
-            }
-        }
-        assert_eq!(heads.len(), 2 * families().count());
-        let told = [&text, &classified].map(|text| text.lines().filter(|line| line.starts_with('#')));
-        assert!(told.into_iter().flatten().all(|line| heads.contains(&format!("{line}\n"))));
-        assert_eq!(value(&text, "observer_ready"), Some(1.0));
-        assert!(value(&text, "process_resident_memory_bytes").is_some_and(|bytes| bytes > 100_000.0));
-    }
-
-    #[test]
-    fn known_series_start_at_zero() {
-        let text = Metrics::new().expose(false);
-        for reason in ["ring_full", "priority_ring_full", "nested", "table_full", "decode", "skipped", "sink"]
-        {
-            assert_eq!(
-                value(&text, &format!("observer_events_lost_total{{reason=\"{reason}\"}}")),
-                Some(0.0)
-            );
-        }
-        assert_eq!(value(&text, "observer_events_total{kind=\"pivot_root\"}"), Some(0.0));
-        assert_eq!(
-            value(&text, "observer_alerts_total{rule=\"namespace.escape\",severity=\"critical\"}"),
-            Some(0.0)
-        );
-        assert_eq!(value(&text, "observer_containers{runtime=\"docker\"}"), Some(0.0));
-    }
-
-    #[test]
-    fn a_total_only_ever_raises_its_counter() {
-        let metrics = Metrics::new();
-        for total in [3, 3, 2, 7] {
-            metrics.lost("ring_full", total);
-        }
-        metrics.lost("no such reason", 9);
-        metrics.lost("decode", 1);
-        metrics.sink("stdout", true).dropped(DropReason::WriteFailed, 1);
-        metrics.sink("socket", false).dropped(DropReason::QueueFull, 1);
-        let text = metrics.expose(false);
-        assert_eq!(value(&text, "observer_events_lost_total{reason=\"ring_full\"}"), Some(7.0));
-        assert_eq!(value(&text, "observer_events_lost_total{reason=\"decode\"}"), Some(1.0));
-        assert_eq!(value(&text, "observer_events_lost_total{reason=\"sink\"}"), Some(1.0));
-        assert_eq!(
-            value(&text, "observer_sink_dropped_total{reason=\"queue_full\",sink=\"socket\"}"),
-            Some(1.0)
-        );
-        assert_eq!(metrics.lost_total(), 9);
-    }
-
-    #[test]
-    fn each_kind_has_its_own_counter() {
-        let metrics = Metrics::new();
-        for (n, kind) in ALL_KINDS.into_iter().enumerate() {
-            metrics.events(kind.name(), n as u64 + 1);
-        }
-        let text = metrics.expose(false);
-        for (n, kind) in ALL_KINDS.into_iter().enumerate() {
-            let series = format!("observer_events_total{{kind=\"{}\"}}", kind.name());
-            assert_eq!(value(&text, &series), Some(n as f64 + 1.0), "{series}");
-        }
-    }
-
-    #[test]
-    fn runtimes_without_containers_go_back_to_zero() {
-        let metrics = Metrics::new();
-        metrics.containers([("docker", 2), ("cri-o", 1), ("jail", 3)]);
-        metrics.containers([("cri-o", 4)]);
-        let text = metrics.expose(false);
-        assert_eq!(value(&text, "observer_containers{runtime=\"docker\"}"), Some(0.0));
-        assert_eq!(value(&text, "observer_containers{runtime=\"cri-o\"}"), Some(4.0));
-    }
-
-    /// A new runtime does not compile here until it is in [`RUNTIMES`], too.
-    #[test]
-    fn every_runtime_is_listed() {
-        let place = |runtime| match runtime {
-            Runtime::Docker => 0,
-            Runtime::Containerd => 1,
-            Runtime::CriO => 2,
-            Runtime::Podman => 3,
-            Runtime::Runc => 4,
-            Runtime::Crun => 5,
-            Runtime::Buildkit => 6,
-            Runtime::Lxc => 7,
-            Runtime::SystemdNspawn => 8,
-            Runtime::Namespaces => 9,
-            Runtime::Unknown => 10,
-        };
-        assert_eq!(RUNTIMES.map(place), std::array::from_fn(|n| n));
-    }
-
-    #[test]
-    fn promtool_finds_nothing_to_say() {
-        let metrics = Metrics::new();
-        metrics.feature("namespace_calls", "fentry", true);
-        metrics.sink("stdout", true).written(1);
-        metrics.latency(Duration::from_millis(2));
-        for classified in [true, false] {
-            show_a_container(&metrics, classified);
-            let Some((fine, words)) = rules::promtool(&["check", "metrics"], &metrics.expose(true)) else {
-                return;
-            };
-            assert!(fine && words.is_empty(), "{words}");
-        }
-    }
-}
+mod tests;
