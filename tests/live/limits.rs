@@ -3,18 +3,16 @@
 
 use crate::lab;
 use crate::limits_events::{MIB, set_memory_limit};
-use observer_live::agent::{self, Agent, Config};
+use observer_live::agent::{Agent, Config};
 use observer_live::alert::Alert;
 use observer_live::cgroup::{self, Cgroup, controlled};
-use observer_live::host::{self, Guard};
 use observer_live::lab::{Lab, left_out};
+use observer_live::recording::Recording;
 use observer_live::runc::Container;
 use observer_live::spec::Spec;
-use observer_live::{docker, pace, rootfs, scratch, wait};
+use observer_live::{docker, host, pace, rootfs, scratch, wait};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
 use std::time::Duration;
 
 /// Looks every second, and tells an end two seconds after it.
@@ -200,6 +198,50 @@ fn a_fork_bomb_is_told_from_its_first_refused_fork_to_its_end() {
     agent.finish();
 }
 
+/// A limit that nothing may be killed for: who wants more waits, which is told while it lasts.
+#[test]
+fn a_limit_at_which_nobody_may_be_killed_is_critical() {
+    let Some(lab) = lab() else { return };
+    if controlled("memory", "/").1 == 0 {
+        return left_out("memory that cannot be had", "memory.oom_control is of cgroup v1");
+    }
+    let agent = agent(&lab, "memory: {near_percent: off}");
+    let mut container = lab.container(Spec::new("waiting").memory(32 * MIB));
+    let control = controlled("memory", container.cgroup_path()).0.join("memory.oom_control");
+    fs::write(&control, "1").expect("no killing");
+    in_background(&mut container, &["hog", "64", "0"]);
+    let id = container.id.clone();
+    let is_failing = |alert: &Alert| alert.text("/evidence/condition") == "failing";
+    let begun = agent.wait_for_matching("cgroup.memory", &id, is_failing);
+    assert_eq!(begun.severity(), "critical", "{}", begun.line);
+    assert_limit(&begun, "memory", container.cgroup_path(), "container");
+    fs::write(&control, "0").expect("killing again");
+    let [_, ended] = from_beginning_to_end(&agent, "cgroup.memory", &id, "failing");
+    assert_eq!(ended.number("/evidence/limit/bytes"), Some(32 * MIB), "{}", ended.line);
+    agent.wait_for("cgroup.oom_kill", &id);
+    agent.finish();
+}
+
+/// Many tasks at once, with no limit in the way; thresholds are those of the entry that fits the container.
+#[test]
+fn growth_is_told_where_an_override_asks_for_it() {
+    let Some(lab) = lab() else { return };
+    let overrides = "[{containers: {runtime: runc}, pids: {growth_per_second: 50}}, \
+                     {containers: {runtime: docker}, pids: {growth_per_second: off}}]";
+    let agent = agent(&lab, &format!("pids: {{growth_per_second: off}}, overrides: {overrides}"));
+    let mut container = lab.container(Spec::new("growing"));
+    let seconds = pace::patience(Duration::from_secs(3)).as_secs().to_string();
+    // The growth is that since the look before.
+    std::thread::sleep(pace::patience(Duration::from_millis(1500)));
+    in_background(&mut container, &["many-threads", "300", &seconds]);
+    let [begun, _] = from_beginning_to_end(&agent, "cgroup.pids", &container.id, "growth");
+    assert!(begun.number("/evidence/growth_per_second").is_some_and(|growth| growth >= 50), "{}", begun.line);
+    agent.settle();
+    agent
+        .assert_only(&[("cgroup.pids", "warning", &container.id), ("cgroup.pids", "warning", &container.id)]);
+    agent.finish();
+}
+
 #[test]
 fn a_busy_loop_in_a_tenth_of_a_cpu_is_throttled() {
     let Some(lab) = lab() else { return };
@@ -350,39 +392,16 @@ fn the_metrics_are_those_of_docker_stats() {
 fn a_replay_tells_the_same_of_limits() {
     let Some(lab) = lab() else { return };
     let file = scratch::subdir("recording").join("limits.rec");
-    let path = file.display().to_string();
-    let config = config("pids: {growth_per_second: off}");
     let container = lab.container(Spec::new("recorded-bomb").pids(50));
-    let mut command =
-        agent::observer(&["record", "--output", &path, "--duration", "60", "--config", config.arg()]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut record = Guard::spawn(&mut command).expect("start observer record");
-    let mut said = BufReader::new(record.child().stderr.take().expect("the recorder's stderr"));
-    let mut line = String::new();
-    while !line.starts_with("recording to ") {
-        line.clear();
-        assert!(said.read_line(&mut line).expect("read what the recorder says") > 0, "it was never armed");
-    }
+    let recording = Recording::start(&file, &config("pids: {growth_per_second: off}"));
     container.sh("observer-attacks bomb clone 10").ok();
     let (dir, _) = controlled("pids", container.cgroup_path());
     std::thread::sleep(pace::patience(Duration::from_millis(1500)));
     fs::write(dir.join("pids.max"), "60").expect("another limit");
     std::thread::sleep(pace::patience(Duration::from_secs(3)));
-    host::signal(record.pid(), libc::SIGINT);
-    let ended = wait::until(Duration::from_secs(20), || record.child().try_wait().ok().flatten());
-    assert_eq!(ended.expect("observer record did not end").code(), Some(0));
-    let replay = || {
-        let output = agent::observer(&["replay", &path]).output().expect("run observer replay");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("UTF-8")
-    };
-    let (first, second) = (replay(), replay());
-    assert_eq!(first, second, "two replays differ");
-    let of_it: Vec<Value> = first
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}")))
-        .filter(|alert| alert["container"]["id"] == container.id.as_str())
-        .collect();
+    let alerts = recording.end().replay();
+    let of_it: Vec<&Value> =
+        alerts.iter().filter(|alert| alert["container"]["id"] == container.id.as_str()).collect();
     let mut told: Vec<String> =
         of_it.iter().map(|alert| format!("{} {}", alert["rule"], alert["state"]).replace('"', "")).collect();
     // On a slow machine the end may come before the change.

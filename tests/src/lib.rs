@@ -28,6 +28,7 @@ pub mod pace;
 pub mod pods;
 pub mod pty;
 pub mod readme;
+pub mod recording;
 pub mod rootfs;
 pub mod runc;
 pub mod sandbox;

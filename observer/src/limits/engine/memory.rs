@@ -11,6 +11,10 @@ use crate::{
 /// From this share of it on, a limit that was met is one that is being met: reclaim leaves a little room, and what is charged to
 /// CPUs beforehand is in the usage already.
 const FULL_PERCENT: u64 = 95;
+/// Of a small limit reclaim leaves a larger share: two huge pages, for it frees whole folios, and one is to be charged next. Seen:
+/// up to 2 MiB left of 32.
+const FULL_BUT_BYTES: u64 = 4 << 20;
+const FULL_SMALL_PERCENT: u64 = 75;
 /// A container with less than this share of what a limit above it allows is not told that others fill it.
 const PART_PERCENT: u64 = 10;
 pub(super) fn memory(
@@ -69,12 +73,11 @@ struct Met {
 }
 
 fn met(before: &Memory, memory: &Memory) -> Option<Met> {
-    let full = |usage: u64, limit: u64| percent(usage, limit) >= FULL_PERCENT;
     // The own one: v1 counts in failcnt, v2 in memory.events.
     let hits = rise(before.failcnt, memory.failcnt).max(rise(events(before).0, events(memory).0));
     if hits > 0
         && let (Some(at), Some(usage)) = (own_limit(memory), memory.usage_bytes)
-        && full(usage, at.limit)
+        && is_full(usage, at.limit)
     {
         return Some(Met { at, usage, hits });
     }
@@ -83,7 +86,7 @@ fn met(before: &Memory, memory: &Memory) -> Option<Met> {
     let same = before.above.as_ref().filter(|it| it.path == above.path && it.hierarchy == above.hierarchy)?;
     let hits = rise(same.hits, above.hits);
     let has_a_part = percent(memory.usage_bytes.unwrap_or(0), above.limit_bytes) >= PART_PERCENT;
-    (hits > 0 && full(usage, above.limit_bytes) && has_a_part).then(|| Met {
+    (hits > 0 && is_full(usage, above.limit_bytes) && has_a_part).then(|| Met {
         at: LimitAt {
             limit: above.limit_bytes,
             hierarchy: above.hierarchy,
@@ -93,6 +96,11 @@ fn met(before: &Memory, memory: &Memory) -> Option<Met> {
         usage,
         hits,
     })
+}
+
+fn is_full(usage: u64, limit: u64) -> bool {
+    let share = percent(usage, limit);
+    share >= FULL_PERCENT || share >= FULL_SMALL_PERCENT && limit.saturating_sub(usage) <= FULL_BUT_BYTES
 }
 
 /// The container's own limit; where it stands is where the kernel counts for it.
@@ -116,4 +124,19 @@ pub(super) fn events(memory: &Memory) -> (Option<u64>, Option<u64>, Option<u64>)
 fn is_failing(before: &Memory, memory: &Memory) -> bool {
     let ((_, oom_before, kill_before), (_, oom, kill)) = (events(before), events(memory));
     memory.under_oom == Some(true) || rise(oom_before, oom) > rise(kill_before, kill)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reclaim_leaves_room() {
+        let mib = |mib: u64| mib << 20;
+        assert!(is_full(mib(32), mib(32)) && is_full(mib(33), mib(32)), "all of it, and more than the limit");
+        assert!(is_full(mib(30), mib(32)) && !is_full(mib(27), mib(32)));
+        assert!(is_full(mib(973), mib(1024)) && !is_full(mib(972), mib(1024)), "95 %");
+        assert!(is_full(mib(6), mib(8)) && !is_full(mib(5), mib(8)), "75 % of a small one");
+        assert!(!is_full(0, mib(4)) && !is_full(mib(2), mib(4)));
+    }
 }
