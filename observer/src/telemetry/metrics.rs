@@ -636,6 +636,7 @@ mod tests {
             name: String::new(),
             pod: String::new(),
             namespace: String::new(),
+            since_ns: 0,
             checks: [(0, Default::default())].into(),
         }];
         CapabilitySeries::new(1).show(metrics, &checks, classified);
