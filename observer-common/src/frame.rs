@@ -158,6 +158,14 @@ pub struct Header {
     pub cgroup_pids: u64,
     /// kernfs id of the task's cgroup in the v1 memory hierarchy, 0 if memory is not a v1 hierarchy.
     pub cgroup_memory: u64,
+    /// Capabilities of the thread's own credentials, after what happened: those that it may use (cap_permitted) ...
+    pub permitted: u64,
+    /// ... and those and all that it could come to by executing a file (cap_bset, cap_inheritable).
+    pub attainable: u64,
+    /// How many programs its process has executed, and those that it is descended from (task_struct.self_exec_id); 0 where
+    /// these three are not known.
+    pub execs: u32,
+    pub reserved: u32,
     /// The thread's namespaces after what happened.
     pub inodes: Inodes,
     /// As the kernel has it: chosen by the process, so only ever shown, never trusted.
@@ -178,4 +186,4 @@ pub struct Ancestor {
     pub comm: [u8; 16],
 }
 
-assert_size!(Header = 144, Ancestor = 32);
+assert_size!(Header = 168, Ancestor = 32);

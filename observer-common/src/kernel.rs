@@ -195,6 +195,12 @@ offsets! {
     }
     OWN_CREDENTIALS {
         task_real_cred = "task_struct.real_cred";
+        task_execs = "task_struct.self_exec_id";
+        cred_permitted = "cred.cap_permitted";
+        cred_inheritable = "cred.cap_inheritable";
+        cred_euid = "cred.euid";
+        cred_effective = "cred.cap_effective";
+        cred_bounding = "cred.cap_bset";
     }
     VICTIM_TASK {
         /// 0: what counts is that it is there.

@@ -24,7 +24,7 @@ pub use namespaces::*;
 pub use payload::*;
 
 /// Raised whenever the layout or the meaning of anything in a frame changes.
-pub const ABI_VERSION: u16 = 2;
+pub const ABI_VERSION: u16 = 3;
 
 /// Fixes a structure's size, so that padding nobody meant does not compile.
 macro_rules! assert_size {

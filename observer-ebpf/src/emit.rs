@@ -204,6 +204,7 @@ impl Frame {
     pub fn fill_with_root(&self, task: Task, root_dentry: impl FnOnce() -> *const u8) -> u64 {
         let header = self.header();
         let (uid, gid) = task.ids();
+        let (permitted, attainable, execs) = task.privileges();
         let css_set = CssSet::of(task);
         let v2 = css_set.v2();
         let (mut pids_hierarchy, mut memory_hierarchy, mut pids_id, mut memory_id) = (0, 0, 0, 0);
@@ -222,6 +223,10 @@ impl Frame {
             (*header).ppid = task.parent().tgid();
             (*header).uid = uid;
             (*header).gid = gid;
+            (*header).permitted = permitted;
+            (*header).attainable = attainable;
+            (*header).execs = execs;
+            (*header).reserved = 0;
             (*header).start_ns = task.start();
             (*header).slot = 0;
             (*header).cgroup_v2 = v2.id();

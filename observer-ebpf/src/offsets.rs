@@ -83,6 +83,23 @@ pub unsafe fn load<T: Copy>(from: Place, at: usize) -> T {
     }
 }
 
+/// Loads a set of capabilities (`kernel_cap_t`): 64 bits, before 6.3 in two halves, and the verifier takes no load across both.
+///
+/// # Safety
+/// As for [`load`], of such a set.
+#[inline(always)]
+pub unsafe fn load_set(from: Place, at: usize) -> u64 {
+    // SAFETY: the caller's word.
+    unsafe {
+        if from.directly || !able(ability::READ_KERNEL) {
+            let (low, high): (u32, u32) = (load(from, at), load(from, at + 4));
+            (high as u64) << 32 | low as u64
+        } else {
+            load(from, at)
+        }
+    }
+}
+
 /// Loads a pointer field.
 ///
 /// # Safety

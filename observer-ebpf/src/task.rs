@@ -10,7 +10,7 @@ use observer_common::{Host, Inodes, NAMESPACES, Root, SLOT_MASK, ability, mark};
 use crate::{
     audit,
     emit::Frame,
-    offsets::{NOWHERE, Place, able, follow, load, offset, read},
+    offsets::{NOWHERE, Place, able, follow, load, load_set, offset, read},
     root::Directory,
     slots,
 };
@@ -124,6 +124,22 @@ impl Task {
     pub fn real_cred(self) -> *const u8 {
         // SAFETY: task_struct.real_cred is a pointer.
         unsafe { load(self.0, offset!(task_real_cred)) }
+    }
+    /// What its own credentials permit, what they and all that they let it come to are, and how many programs it has executed;
+    /// zeros where this kernel does not show it.
+    #[inline(always)]
+    pub fn privileges(self) -> (u64, u64, u32) {
+        if !able(ability::OWN_CREDENTIALS) {
+            return (0, 0, 0);
+        }
+        // SAFETY: members as named in `Offsets`.
+        unsafe {
+            let cred = follow(self.0, offset!(task_real_cred));
+            let permitted = load_set(cred, offset!(cred_permitted));
+            let more = load_set(cred, offset!(cred_bounding)) | load_set(cred, offset!(cred_inheritable));
+            let execs: u64 = load(self.0, offset!(task_execs));
+            (permitted, permitted | more, execs as u32)
+        }
     }
     /// True for a thread that has given up its namespaces: it is exiting.
     #[inline(always)]

@@ -213,6 +213,10 @@ pub mod build {
             cgroup_v2: 1,
             cgroup_pids: 0,
             cgroup_memory: 0,
+            permitted: 0,
+            attainable: 0,
+            execs: 0,
+            reserved: 0,
             inodes: [1; NAMESPACES],
             comm: *b"test\0\0\0\0\0\0\0\0\0\0\0\0",
         }

@@ -2,10 +2,12 @@
 
 use crate::{features, lab};
 use observer_live::agent::{self, Agent, Config};
+use observer_live::alert::Alert;
 use observer_live::lab::{Lab, skipped};
+use observer_live::rootfs::UTIL_LINUX;
 use observer_live::runc::Container;
 use observer_live::spec::Spec;
-use observer_live::{docker, pace, wait};
+use observer_live::{docker, host, pace, wait};
 use std::time::Duration;
 
 const FEATURE: &str = "capability_checks";
@@ -137,6 +139,118 @@ fn what_an_overlay_does_for_a_container_is_not_the_containers() {
     let seen = wait::until_true(Duration::from_secs(5), || granted("CAP_CHOWN") > 0.0);
     assert!(seen, "CAP_CHOWN: {:?}", agent.metrics().family(UNCLASSIFIED));
     assert_eq!(granted("CAP_SYS_ADMIN"), 0.0);
+    agent.finish();
+}
+
+/// What a container has not been given and asks for is one alert, whose count catches up, and whose process is the first. What
+/// a process has given up, and its container has, is none.
+#[test]
+fn what_a_container_was_not_given_is_told_once() {
+    let Some(lab) = lab() else { return };
+    let Some(agent) = audit(&lab) else { return };
+    let container =
+        lab.container(Spec::new("refused").without_cap("CAP_SYS_CHROOT").without_cap("CAP_MKNOD"));
+    // Whoever has become another user is refused what its container has.
+    container
+        .sh(&format!("{UTIL_LINUX}/setpriv --reuid 1000 --clear-groups chown 1000 /etc 2>/dev/null; true"))
+        .ok();
+    container.sh(&format!("{UTIL_LINUX}/setpriv --reuid 1000 --clear-groups {UTIL_LINUX}/setpriv --reuid 0 true 2>/dev/null; true")).ok();
+    settle(&agent);
+    agent.assert_nothing();
+    assert_ne!(container.sh("chroot / true").code, 0);
+    let alert = agent.wait_for("capability.denied", &container.id);
+    assert_eq!((alert.severity(), alert.text("/evidence/capability")), ("notice", "CAP_SYS_CHROOT"));
+    assert_eq!(alert.text("/process/comm"), "chroot", "{}", alert.line);
+    assert_eq!(alert.json["evidence"]["user_namespace"].as_u64(), host::namespace(container.pid, "user"));
+    for _ in 0..4 {
+        assert_ne!(container.sh("chroot / true").code, 0);
+    }
+    assert_ne!(container.sh("mknod /tmp/null c 1 3").code, 0);
+    let is_device = |alert: &Alert| alert.text("/evidence/capability") == "CAP_MKNOD";
+    agent.wait_for_matching("capability.denied", &container.id, is_device);
+    assert_counted(&agent, &container, "CAP_SYS_CHROOT", false);
+    settle(&agent);
+    let told = agent.alerts_of(&container.id);
+    assert_eq!(told.iter().filter(|alert| alert.rule() == "capability.denied").count(), 2, "{told:?}");
+    assert_audited(&agent, &container);
+    let id = container.id.clone();
+    let last: Vec<Alert> = agent.stop().into_iter().filter(|alert| alert.container() == Some(&id)).collect();
+    let counts = last.iter().filter(|alert| alert.text("/evidence/capability") == "CAP_SYS_CHROOT");
+    assert_eq!(counts.filter_map(|alert| alert.json["count"].as_u64()).max(), Some(5), "{last:?}");
+}
+
+/// `audit CONTAINER` says who was the first, when, and in which user namespace.
+fn assert_audited(agent: &Agent, container: &Container) {
+    let output = agent::observer(&["audit", "--config", agent.config().arg(), "--json", &container.id])
+        .output()
+        .expect("run audit");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let checks = &document["containers"][0]["observed"]["capabilities"]["checks"];
+    let of = |name: &str| {
+        let all = checks.as_array().expect("checks");
+        all.iter().find(|it| it["capability"] == name).unwrap_or_else(|| panic!("{name}: {checks}")).clone()
+    };
+    let denials = of("CAP_SYS_CHROOT")["denials"].clone();
+    assert_eq!(denials["comm"], "chroot", "{checks}");
+    assert_eq!(denials["user_namespace"].as_u64(), host::namespace(container.pid, "user"), "{checks}");
+    let time = |which: &str| denials[which].as_str().expect("a time").to_owned();
+    assert!(time("first") < time("last"), "{checks}");
+}
+
+/// Where it cannot be told whether a check was meant, nothing is told of what may not have been; elsewhere it is.
+#[test]
+fn a_capability_that_the_kernel_asks_for_speculatively_is_told_where_it_is_known_to_be_meant() {
+    let Some(lab) = lab() else { return };
+    let Some(agent) = audit(&lab) else { return };
+    let container = lab.container(Spec::new("hostname"));
+    container.sh("ls -l / /proc /proc/1; sleep 0.1").ok();
+    assert_ne!(container.sh("hostname other").code, 0);
+    assert_counted(&agent, &container, "CAP_SYS_ADMIN", false);
+    settle(&agent);
+    let told = agent.alerts_of(&container.id);
+    let capabilities: Vec<&str> = told.iter().map(|alert| alert.text("/evidence/capability")).collect();
+    let expected: &[&str] =
+        if features::serves(&agent, FEATURE, "fentry") { &["CAP_SYS_ADMIN"] } else { &[] };
+    assert_eq!(capabilities, expected, "{told:?}");
+    agent.finish();
+}
+
+/// Docker's containers, as they are started, entered and ended, and a set-user-ID program in one: nothing is told.
+#[test]
+fn ordinary_life_of_dockers_containers_is_no_refusal_and_no_gain() {
+    let Some(lab) = lab() else { return };
+    let Some(docker) = docker::get(&lab.attacks) else { return };
+    let Some(agent) = audit(&lab) else { return };
+    let container = docker.start(&[]);
+    container
+        .sh("ls -lR /bin /etc /proc/1 >/dev/null 2>&1; ps >/dev/null; sleep 0.1; df >/dev/null; id")
+        .ok();
+    container
+        .sh("touch /tmp/f; chown 33:33 /tmp/f; chmod 4755 /tmp/f; ln /tmp/f /tmp/g; rm /tmp/f /tmp/g")
+        .ok();
+    container.sh("mkdir -m 700 /tmp/d; chown 33 /tmp/d; ls /tmp/d; touch /tmp/d/f; ping -c 1 127.0.0.1").ok();
+    // What apt and other daemons do: they give root up, and make sure that they cannot take it back.
+    let other = format!("{UTIL_LINUX}/setpriv --reuid 33 --regid 33 --clear-groups");
+    container
+        .sh(&format!(
+            "{other} ls -R / >/dev/null 2>&1; {other} {UTIL_LINUX}/setpriv --reuid 0 true 2>/dev/null; true"
+        ))
+        .ok();
+    // A set-user-ID program.
+    container.sh("cp /bin/busybox /tmp/busybox; chmod 4755 /tmp/busybox").ok();
+    container
+        .sh(&format!("{other} /tmp/busybox id; {other} /tmp/busybox sh -c 'id; true'; rm /tmp/busybox"))
+        .ok();
+    // All that a process has in a user namespace of its own, where the profile lets it have one.
+    assert!(container.exec(&["sh", "-c", "ls / >/dev/null"]).status.success());
+    assert!(container.exec(&["id"]).status.success());
+    let (id, output) = docker.run_to_end(&["--user", "33"], &["sh", "-c", "ls / >/dev/null; id"]);
+    assert!(output.status.success(), "{output:?}");
+    settle(&agent);
+    for id in [&id, &container.id] {
+        let told = agent.alerts_of(id);
+        assert!(told.iter().all(|alert| !alert.rule().starts_with("capability.")), "{told:?}");
+    }
     agent.finish();
 }
 

@@ -84,6 +84,32 @@ fn a_rewritten_task_is_found_when_it_forks() {
     agent.finish();
 }
 
+/// A word of a process's credentials is overwritten, too: it is permitted what its container was never given. Its next child
+/// shows it, and what that child executes is its container's again.
+#[test]
+fn rewritten_credentials_are_capabilities_out_of_nowhere() {
+    const SYS_ADMIN: u64 = 1 << 21;
+    let Some(lab) = lab() else { return };
+    let Some(kernel) = Kernel::open() else { return };
+    let agent = lab.agent();
+    let container = lab.container(Spec::new("gained"));
+    container.sh("true; sh -c true").ok();
+    agent.settle();
+    agent.assert_nothing();
+    let lent = kernel.lend_capabilities(container.pid, SYS_ADMIN);
+    container.sh("true; sh -c true").ok();
+    let alert = first_alert(&agent, &container);
+    assert_eq!((alert.rule(), alert.severity()), ("capability.gained", "critical"), "{}", alert.line);
+    assert_eq!(alert.pid(), Some(container.pid), "{}", alert.line);
+    assert_eq!(alert.text("/evidence/capabilities/against"), "held", "{}", alert.line);
+    assert_eq!(alert.json["evidence"]["capabilities"]["gained"], serde_json::json!(["CAP_SYS_ADMIN"]));
+    drop(lent);
+    container.sh("true; sh -c true").ok();
+    settle(&agent);
+    agent.assert_only(&[("capability.gained", "critical", &container.id)]);
+    agent.finish();
+}
+
 /// The first alert about a container, and how long it took.
 fn first_alert(agent: &Agent, container: &Container) -> Alert {
     let started = Instant::now();

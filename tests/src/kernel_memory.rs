@@ -36,6 +36,8 @@ struct Layout {
     tasks: u64,
     pid: u64,
     nsproxy: u64,
+    cred: u64,
+    permitted: u64,
 }
 
 /// The running kernel, with somebody outside who writes.
@@ -71,20 +73,36 @@ impl Kernel {
                 return None;
             }
         };
-        let structs = Structs::read(&["task_struct"]);
+        let structs = Structs::read(&["task_struct", "cred"]);
         let of_task = |member| structs.offset("task_struct", member);
-        let layout = Layout { tasks: of_task("tasks"), pid: of_task("pid"), nsproxy: of_task("nsproxy") };
+        let layout = Layout {
+            tasks: of_task("tasks"),
+            pid: of_task("pid"),
+            nsproxy: of_task("nsproxy"),
+            cred: of_task("real_cred"),
+            permitted: structs.offset("cred", "cap_permitted"),
+        };
         let segments = segments(&kcore).expect("/proc/kcore's table of contents");
         Some(Self { kcore, segments, layout, init_task: symbol("init_task"), channel: channel.into() })
     }
 
     /// Where a process's pointer to its namespaces is, and what it is now.
     fn nsproxy(&self, pid: u32) -> (u64, u64) {
+        let place = self.task_of(pid) + self.layout.nsproxy;
+        (place, self.word(place).expect("the task's namespaces"))
+    }
+
+    /// Where the set of capabilities is that a process's credentials permit, and what it is now.
+    fn permitted(&self, pid: u32) -> (u64, u64) {
+        let cred = self.word(self.task_of(pid) + self.layout.cred).expect("the task's credentials");
+        let place = cred + self.layout.permitted;
+        (place, self.word(place).expect("the credentials' permitted set"))
+    }
+
+    fn task_of(&self, pid: u32) -> u64 {
         // The list changes while it is walked, and an element that has just gone leads nowhere.
         let task = wait::until(Duration::from_secs(10), || self.task(pid).ok().flatten());
-        let place =
-            task.unwrap_or_else(|| panic!("no task {pid} in the kernel's list")) + self.layout.nsproxy;
-        (place, self.word(place).expect("the task's namespaces"))
+        task.unwrap_or_else(|| panic!("no task {pid} in the kernel's list"))
     }
 
     /// The `task_struct` of a process. The list begins and ends with the idle task's.
@@ -136,11 +154,21 @@ impl Kernel {
         self.write(place, own, lent).expect("lend the namespaces");
         Lent { kernel: self, place, own, lent }
     }
+
+    /// Permits a process more capabilities, for as long as the guard lives; to its effective set nothing is added, so that it can do
+    /// no more than before until it raises them.
+    pub fn lend_capabilities(&self, pid: u32, more: u64) -> Lent<'_> {
+        let (place, own) = self.permitted(pid);
+        assert_eq!(own & more, 0, "{pid} has some of {more:#x} already");
+        self.write(place, own, own | more).expect("lend the capabilities");
+        Lent { kernel: self, place, own, lent: own | more }
+    }
 }
 
-/// A pointer that is not counted: neither process may end before it is given back, which the drop does.
+/// A word that was overwritten. If it is a pointer, it is not counted: no process that it leads from or to may end before it is
+/// given back, which the drop does.
 #[derive(Debug)]
-#[must_use = "the namespaces are given back at once"]
+#[must_use = "what was lent is given back at once"]
 pub struct Lent<'a> {
     kernel: &'a Kernel,
     place: u64,
@@ -154,7 +182,7 @@ impl Drop for Lent<'_> {
         if let Err(error) = self.kernel.write(self.place, self.lent, self.own)
             && !std::thread::panicking()
         {
-            panic!("give the namespaces back: {error}");
+            panic!("give back what was lent: {error}");
         }
     }
 }

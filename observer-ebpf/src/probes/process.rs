@@ -231,7 +231,7 @@ fn exec(task: Task, old_tid: u32, bprm: *const u8) {
     let sealed = frame.seal(task, Kind::Exec, size_of::<Exec>(), mark, bits, urgent);
 
     // SAFETY: the helpers check what they read and write at most the given size, which the scratch has behind
-    // `sealed.end` (at most 144 + 16 + 256).
+    // `sealed.end` (at most 168 + 16 + 256).
     unsafe {
         let payload = frame.payload::<Exec>();
         let got = read_text(frame.at(sealed.end), MAX_FILENAME, name);

@@ -9,7 +9,7 @@ use super::{Global, look};
 use crate::{
     app, host,
     inventory::{self, ContainerView, Deeds, Found, Wanted},
-    model::Severity,
+    model::{Observed, Severity},
     posture::{Finding, Unknown, Verdict},
     render,
 };
@@ -54,15 +54,15 @@ struct Audited<'a> {
 
 /// What one container may do, and what it was seen to do; `None` where no agent knows.
 fn deeds(
-    options: &look::Options,
+    observed: Option<&Observed>,
     global: &Global,
     container: &ContainerView,
 ) -> anyhow::Result<Option<Deeds>> {
-    let Some(observed) = look::observed(options, global)? else { return Ok(None) };
+    let Some(observed) = observed else { return Ok(None) };
     let granted = host::declared_calls(&app::roots(&global.config()?), &container.id);
     let capabilities = container.security.as_ref().and_then(|security| security.capabilities);
     Ok(Deeds::of(
-        &observed,
+        observed,
         &container.id,
         granted.as_ref().map(|declared| &declared.allowed),
         capabilities.map(|sets| sets.permitted),
@@ -79,7 +79,8 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         resources: true,
     };
     let look = look::look(&args.options, global, wanted)?;
-    let mut verdicts = inventory::judge(&look);
+    let observed = look::observed(&args.options, global)?;
+    let mut verdicts = inventory::judge(&look, observed.as_ref());
     for verdict in &mut verdicts {
         verdict.findings.retain(|finding| finding.severity >= args.severity);
     }
@@ -102,7 +103,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let mut host = inventory::judge_host(&look);
     host.findings.retain(|finding| finding.severity >= args.severity);
     let deeds = match of.as_slice() {
-        [(container, _)] if chosen.is_some() => deeds(&args.options, global, container)?,
+        [(container, _)] if chosen.is_some() => deeds(observed.as_ref(), global, container)?,
         _ => None,
     };
     let document = Document {

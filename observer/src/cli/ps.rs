@@ -18,7 +18,7 @@ pub struct Args {
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let wanted = Wanted { resources: true, mounts: true, ..Wanted::default() };
     let mut look = look::look(&args.options, global, wanted)?;
-    let verdicts = inventory::judge(&look);
+    let verdicts = inventory::judge(&look, None);
     let risks: Vec<Vec<render::Risk<'_>>> = verdicts
         .iter()
         .map(|verdict| verdict.findings.iter().map(|finding| (finding.rule, finding.severity)).collect())

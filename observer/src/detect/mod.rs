@@ -3,6 +3,8 @@
 //!
 //! A new detector is one file here and one line in [`DETECTORS`].
 
+mod capability_denied;
+mod capability_gained;
 mod cgroup_cpu;
 mod cgroup_escape;
 mod cgroup_limit_changed;
@@ -69,6 +71,8 @@ pub const DETECTORS: &[Detector] = &[
     cgroup_limit_changed::DETECTOR,
     seccomp_denied::DETECTOR,
     seccomp_killed::DETECTOR,
+    capability_denied::DETECTOR,
+    capability_gained::DETECTOR,
     events_lost::DETECTOR,
 ];
 

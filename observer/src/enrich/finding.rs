@@ -6,7 +6,7 @@ use observer_common::Kind;
 
 use crate::{
     limits,
-    model::{AlertState, Ancestor, ContainerKey, ContainerRef, NsType, RootPath, Tuple},
+    model::{AlertState, Ancestor, ContainerKey, ContainerRef, Gain, NsType, RootPath, Tuple},
 };
 
 /// Something that a detector may care about, with all it needs to know.
@@ -82,6 +82,10 @@ pub enum Fact {
     SeccompDenied(SeccompFact),
     /// A call for which seccomp sent SIGSYS or ended a thread.
     SeccompKilled(SeccompFact),
+    /// A capability that the container has not been given, and was refused.
+    CapabilityDenied(CapabilityFact),
+    /// A process may do more than it could have come to.
+    CapabilitiesGained(Gain),
     /// Events were lost: why and how many since the last time.
     Lost { new: BTreeMap<String, u64> },
     /// Events of a container that would have decided something found no room.
@@ -111,14 +115,25 @@ impl Fact {
     pub fn count(&self) -> u64 {
         match self {
             Fact::SeccompDenied(fact) | Fact::SeccompKilled(fact) => fact.count,
+            Fact::CapabilityDenied(fact) => fact.count,
             _ => 1,
         }
     }
 
     /// Whether repeats by another program are another alert. What the kernel side counts is by container.
     pub fn is_of_a_program(&self) -> bool {
-        !matches!(self, Fact::SeccompDenied(_) | Fact::SeccompKilled(_))
+        !matches!(self, Fact::SeccompDenied(_) | Fact::SeccompKilled(_) | Fact::CapabilityDenied(_))
     }
+}
+
+/// A capability that was asked for and refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapabilityFact {
+    /// Its number.
+    pub capability: u32,
+    /// The inode number of the user namespace in which it was first asked for.
+    pub user_ns: u32,
+    pub count: u64,
 }
 
 /// What seccomp did about a call.

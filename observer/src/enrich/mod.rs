@@ -3,6 +3,7 @@
 //! Keeps the tables ([`World`]) and decides nothing about severity: detectors read findings and the tables.
 //! News may come late (two rings) or never (loss), so every event is usable by itself and only fills gaps.
 
+mod capabilities;
 mod cgroups;
 mod finding;
 mod identity;
@@ -10,6 +11,7 @@ mod joins;
 mod limits;
 mod namespaces;
 mod naming;
+mod privileges;
 mod process;
 mod seccomp;
 mod snapshot;
@@ -20,9 +22,10 @@ use std::rc::Rc;
 
 use observer_common::{Host as HostFacts, Kind, flags};
 
+pub use capabilities::CapabilityRefusal;
 pub use finding::{
-    CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RefusedFork, RootVerdict,
-    SeccompFact, Subject,
+    CapabilityFact, CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RefusedFork,
+    RootVerdict, SeccompFact, Subject,
 };
 pub use identity::{Identity, identify};
 pub use limits::{PAGE, victim};
@@ -49,6 +52,7 @@ pub struct Enricher {
     displaced: std::collections::HashMap<(u64, u32), u64>,
     /// Denials already told.
     denials: seccomp::Told,
+    refused_capabilities: capabilities::Told,
     findings: Vec<Finding>,
     /// How many containers' metadata have become known.
     pub named: u64,
@@ -63,6 +67,7 @@ impl Enricher {
             suspects: Vec::new(),
             displaced: Default::default(),
             denials: Default::default(),
+            refused_capabilities: Default::default(),
             findings: Vec::new(),
             named: 0,
         }
@@ -71,9 +76,15 @@ impl Enricher {
     /// What one event showed.
     pub fn event(&mut self, event: &Event, host: &mut dyn Host) -> Vec<Finding> {
         match event.kind {
-            Kind::Fork => self.fork(event),
+            Kind::Fork => {
+                self.fork(event);
+                self.privileges_of_child(event);
+            }
             Kind::Exec => self.exec(event, host),
-            Kind::Exit => self.exit(event),
+            Kind::Exit => {
+                self.privileges(event, host);
+                self.exit(event);
+            }
             Kind::CgroupMkdir => self.cgroup_made(event, host),
             Kind::CgroupRmdir => self.cgroup_removed(event),
             Kind::CgroupMove => self.cgroup_move(event, host),
@@ -85,6 +96,13 @@ impl Enricher {
             Kind::OomKill => self.oom_kill(event, host),
             Kind::ForkRefused => self.fork_refused(event, host),
             Kind::SeccompDenied | Kind::SeccompKilled => self.seccomp(event, host),
+        }
+        // In others' events a task may have put on credentials that are not its own.
+        if matches!(
+            event.kind,
+            Kind::Exec | Kind::Setns | Kind::Unshare | Kind::Chroot | Kind::PivotRoot | Kind::Drift
+        ) {
+            self.privileges(event, host);
         }
         std::mem::take(&mut self.findings)
     }
@@ -155,6 +173,7 @@ impl Enricher {
                     tuple: Tuple::default(),
                     container,
                     host_root: false,
+                    privileges: None,
                     entering: Self::is_entering(event),
                     updated_ns: 0,
                 });

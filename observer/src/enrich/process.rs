@@ -126,6 +126,7 @@ impl Enricher {
             tuple: Tuple(header.inodes),
             container,
             host_root: event.is(flags::HOST_ROOT),
+            privileges: None,
             entering: Self::is_entering(event),
             updated_ns: header.time_ns,
         };

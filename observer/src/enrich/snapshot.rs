@@ -296,6 +296,7 @@ impl Enricher {
             tuple: Tuple(facts.inodes),
             container,
             host_root: false,
+            privileges: None,
             entering: false,
             updated_ns: snapshot.time_ns,
         });

@@ -3,7 +3,7 @@
 use observer_common::CallSet;
 use serde::Serialize;
 
-use crate::model::{CapSet, Capability, How, Observed, RefusedCall, syscall};
+use crate::model::{CapSet, Capability, CheckedCapability, How, Observed, RefusedCall, syscall};
 
 /// As far as the agent keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +20,8 @@ pub struct Deeds {
 pub struct CapabilityDeeds {
     /// Whether a use is told from a check that did not mean one. If not, `used` and `denied` are what was checked.
     pub exact: bool,
+    /// For how long checks were counted.
+    pub seconds: u64,
     /// What its first process holds; absent where that cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted: Option<CapSet>,
@@ -27,6 +29,8 @@ pub struct CapabilityDeeds {
     pub denied: CapSet,
     /// Granted and not used.
     pub unused: CapSet,
+    /// How checks ended, and whose the first was.
+    pub checks: Vec<CheckedCapability>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,7 +64,15 @@ impl Deeds {
         let capabilities = observed.capabilities.then(|| {
             let (used, denied) = (named(|(granted, _)| *granted > 0), named(|(_, denied)| *denied > 0));
             let unused = held.map_or(CapSet::EMPTY, |held| held.without(used));
-            CapabilityDeeds { exact: observed.capabilities_classified, granted: held, used, denied, unused }
+            CapabilityDeeds {
+                exact: observed.capabilities_classified,
+                seconds: container.capabilities_seconds,
+                granted: held,
+                used,
+                denied,
+                unused,
+                checks: container.capabilities.clone(),
+            }
         });
         let syscalls = observed.syscalls.then(|| {
             let known = allowed.map(|allowed| allowed.iter().filter(|nr| syscall::name(*nr).is_some()));
@@ -89,11 +101,15 @@ impl CallDeeds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CheckedCapability, ObservedContainer};
+    use crate::model::ObservedContainer;
 
     fn observed() -> Observed {
-        let checked =
-            |name: &str, granted, denied| CheckedCapability { capability: name.into(), granted, denied };
+        let checked = |name: &str, granted, denied| CheckedCapability {
+            capability: name.into(),
+            granted,
+            denied,
+            ..CheckedCapability::default()
+        };
         let refused =
             |syscall: &str, how| RefusedCall { syscall: syscall.into(), how, ..RefusedCall::default() };
         Observed {
@@ -104,6 +120,7 @@ mod tests {
             containers: vec![ObservedContainer {
                 id: "web".into(),
                 seconds: 60,
+                capabilities_seconds: 50,
                 syscalls: vec!["close".into(), "read".into()],
                 refused: vec![refused("mount", How::Denied), refused("openat", How::Unclassified)],
                 capabilities: vec![
@@ -123,6 +140,7 @@ mod tests {
         let capabilities = deeds.capabilities.unwrap();
         assert_eq!((capabilities.used, capabilities.denied), (CapSet::of(&[0]), CapSet::of(&[21])));
         assert_eq!(capabilities.unused, CapSet::of(&[1]));
+        assert_eq!((capabilities.seconds, capabilities.checks.len()), (50, 3));
         let calls = deeds.syscalls.unwrap();
         assert_eq!((calls.granted, calls.unused, calls.denied()), (Some(4), Some(2), 1));
     }

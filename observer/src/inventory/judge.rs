@@ -2,17 +2,17 @@
 
 use super::{ContainerView, Look, Mount, Namespace, sharing};
 use crate::{
-    model::{NsType, resources::Resources},
-    posture::{self, CapabilitySets, HostMount, Limit, ProcessSeccomp, Subject, Verdict},
+    model::{CapSet, Capability, NsType, Observed, resources::Resources},
+    posture::{self, CapabilitySets, Checks, HostMount, Limit, ProcessSeccomp, Subject, Verdict},
 };
 
-/// A verdict for each container, in the order of the look.
-pub fn judge(look: &Look) -> Vec<Verdict> {
+/// A verdict for each container, in the order of the look; `observed` is what an agent has seen them do.
+pub fn judge(look: &Look, observed: Option<&Observed>) -> Vec<Verdict> {
     let host = posture_host(look);
     let sharing = sharing(look);
     look.containers
         .iter()
-        .map(|container| posture::judge(&subject(look, container, &sharing), &host))
+        .map(|container| posture::judge(&subject(look, container, &sharing, observed), &host))
         .collect()
 }
 
@@ -29,7 +29,12 @@ fn posture_host(look: &Look) -> posture::Host {
     }
 }
 
-fn subject(look: &Look, container: &ContainerView, sharing: &[Namespace]) -> Subject {
+fn subject(
+    look: &Look,
+    container: &ContainerView,
+    sharing: &[Namespace],
+    observed: Option<&Observed>,
+) -> Subject {
     let security = container.security.as_ref();
     let resources = container.resources.as_ref();
     let declared = container.details.as_ref().and_then(|details| details.declared.as_ref());
@@ -46,6 +51,7 @@ fn subject(look: &Look, container: &ContainerView, sharing: &[Namespace]) -> Sub
             bounding: it.bounding,
             ambient: it.ambient,
         }),
+        checks: checks(&container.id, observed),
         no_new_privs: security.and_then(|it| it.no_new_privs),
         uid: security.and_then(|it| it.uids).map(|uids| uids[1]),
         apparmor: security
@@ -58,6 +64,19 @@ fn subject(look: &Look, container: &ContainerView, sharing: &[Namespace]) -> Sub
         }),
         memory_limit_bytes: memory_limit(resources),
         pids_limit: pids_limit(resources),
+    }
+}
+
+fn checks(id: &str, observed: Option<&Observed>) -> Checks {
+    let Some(observed) = observed.filter(|observed| observed.capabilities) else { return Checks::Uncounted };
+    let Some(container) = observed.containers.iter().find(|container| container.id == id) else {
+        return Checks::Unknown;
+    };
+    let granted = container.capabilities.iter().filter(|checked| checked.granted > 0);
+    let named = granted.filter_map(|checked| Capability::by_name(&checked.capability));
+    Checks::Counted {
+        seconds: container.capabilities_seconds,
+        used: named.fold(CapSet::EMPTY, |set, capability| set | capability.set()),
     }
 }
 
@@ -185,6 +204,7 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::{super::testing, *};
+    use crate::model::{CheckedCapability, ObservedContainer};
 
     fn mount(root: &str, point: &str, filesystem: &str, device: &str) -> Mount {
         Mount {
@@ -233,11 +253,32 @@ mod tests {
         let mut look = testing::look();
         look.containers[1].resources = Some(Resources::default());
         let sharing = sharing(&look);
-        let web = subject(&look, &look.containers[1], &sharing);
+        let web = subject(&look, &look.containers[1], &sharing, None);
         assert_eq!(web.namespaces[&NsType::NET], posture::Namespace::Shared(vec!["db".to_owned()]));
         assert_eq!(web.namespaces[&NsType::MNT], posture::Namespace::Own);
         // No controller was there to be read: not known.
         assert_eq!((web.memory_limit_bytes, web.mounts), (None, None));
-        assert_eq!(judge(&look).len(), 2);
+        assert_eq!(judge(&look, None).len(), 2);
+    }
+
+    #[test]
+    fn what_was_counted_is_handed_on() {
+        let checked = |name: &str, granted, denied| CheckedCapability {
+            capability: name.into(),
+            granted,
+            denied,
+            ..CheckedCapability::default()
+        };
+        let web = ObservedContainer {
+            id: "web".into(),
+            capabilities_seconds: 60,
+            capabilities: vec![checked("CAP_CHOWN", 1, 0), checked("CAP_KILL", 0, 1), checked("63", 1, 0)],
+            ..ObservedContainer::default()
+        };
+        let observed = Observed { capabilities: true, containers: vec![web], ..Observed::default() };
+        assert_eq!(checks("web", Some(&observed)), Checks::Counted { seconds: 60, used: CapSet::of(&[0]) });
+        assert_eq!(checks("db", Some(&observed)), Checks::Unknown);
+        assert_eq!(checks("web", Some(&Observed { capabilities: false, ..observed })), Checks::Uncounted);
+        assert_eq!(checks("web", None), Checks::Uncounted);
     }
 }

@@ -4,7 +4,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData},
 };
-use observer_common::{CapabilityCount, CapabilityKey};
+use observer_common::{CapabilityChecks, CapabilityKey};
 
 use super::{KernelError, load::chain};
 
@@ -12,7 +12,7 @@ const NAME: &str = "CAPABILITIES";
 
 /// The kernel side's table.
 pub struct CapabilityTable {
-    counts: HashMap<MapData, CapabilityKey, CapabilityCount>,
+    checks: HashMap<MapData, CapabilityKey, CapabilityChecks>,
     /// Checks that meant no use are told apart.
     pub classified: bool,
 }
@@ -22,19 +22,19 @@ impl CapabilityTable {
         let map = bpf
             .take_map(NAME)
             .ok_or(KernelError::Map { name: NAME, what: "not in the object file".into() })?;
-        let counts =
+        let checks =
             HashMap::try_from(map).map_err(|error| KernelError::Map { name: NAME, what: chain(&error) })?;
-        Ok(CapabilityTable { counts, classified })
+        Ok(CapabilityTable { checks, classified })
     }
 
     /// Everything in it. An entry that comes or goes during the walk is seen the next time.
-    pub fn read(&self) -> Vec<(CapabilityKey, CapabilityCount)> {
-        self.counts.iter().filter_map(Result::ok).collect()
+    pub fn read(&self) -> Vec<(CapabilityKey, CapabilityChecks)> {
+        self.checks.iter().filter_map(Result::ok).collect()
     }
 
     /// Takes out an entry that belongs to nobody any more.
     pub fn forget(&mut self, key: &CapabilityKey) {
         // Already gone is as good.
-        let _ = self.counts.remove(key);
+        let _ = self.checks.remove(key);
     }
 }

@@ -40,6 +40,7 @@ pub fn process(key: ProcessKey, container: Option<ContainerKey>) -> Process {
         tuple: Tuple::default(),
         container,
         host_root: false,
+        privileges: None,
         entering: false,
         updated_ns: 0,
     }

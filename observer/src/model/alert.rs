@@ -171,6 +171,15 @@ pub struct Evidence {
     /// `unseen` if no watched call explains it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub door: Option<String>,
+    /// The capability that was refused, such as `CAP_SYS_TIME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capability: Option<String>,
+    /// The inode number of the user namespace in which it was first asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_namespace: Option<u32>,
+    /// Capabilities that a process has come to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<CapabilitiesEvidence>,
     /// Namespace types asked for or made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<String>,
@@ -246,6 +255,20 @@ pub struct Evidence {
     /// The container whose process changed them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writer_container: Option<ContainerRef>,
+}
+
+/// What a process may do that it could not have come to. Names as in the kernel's header.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct CapabilitiesEvidence {
+    /// What `before` is: `held`, its permitted set when last seen; `granted`, all that it could come to by executing files,
+    /// as it was when it (or who it is descended from) was brought into the container.
+    pub against: String,
+    pub before: Vec<String>,
+    /// Its permitted set.
+    pub after: Vec<String>,
+    /// What is in `after` and not in `before`.
+    pub gained: Vec<String>,
 }
 
 /// A limit and the cgroup that it stands at.

@@ -8,6 +8,7 @@ mod event;
 mod identity;
 mod namespaces;
 mod observed;
+mod privileges;
 mod process;
 pub mod resources;
 mod root_path;
@@ -16,10 +17,10 @@ mod time;
 mod units;
 
 pub use alert::{
-    Alert, AlertState, Attribution, ChangeEvidence, ContainerRef, Evidence, LimitEvidence, MetadataMark,
-    NamespaceView, PodRef, ProcessRef, SCHEMA as ALERT_SCHEMA,
+    Alert, AlertState, Attribution, CapabilitiesEvidence, ChangeEvidence, ContainerRef, Evidence,
+    LimitEvidence, MetadataMark, NamespaceView, PodRef, ProcessRef, SCHEMA as ALERT_SCHEMA,
 };
-pub use capability::{CAPABILITIES, CapError, CapSet, Capability, KNOWN_UP_TO};
+pub use capability::{CAPABILITIES, CapError, CapSet, Capability, KNOWN_UP_TO, capability_label};
 pub use container::{CgroupPath, Container, ContainerKey, Metadata, Pod, Runtime, short};
 pub use declared::{
     Declared, DeclaredCapabilities, DeclaredIdMap, DeclaredLimits, DeclaredMount, DeclaredSeccomp,
@@ -28,7 +29,8 @@ pub use declared::{
 pub use event::{Detail, EventRecord, OutOfMemory, SCHEMA as EVENT_SCHEMA, Victim};
 pub use identity::{fnv1a, uuid_v7};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
-pub use observed::{CheckedCapability, How, Observed, ObservedContainer, RefusedCall};
+pub use observed::{CheckedCapability, Checks, How, Observed, ObservedContainer, RefusedCall};
+pub use privileges::{Against, Gain, Privileges, SeenPrivileges};
 pub use process::{Ancestor, Process, ProcessKey, TICK_NS};
 pub use root_path::{PathSource, RootPath};
 pub use time::{Clock, rfc3339};

@@ -19,13 +19,16 @@ pub struct Observed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedContainer {
     pub id: String,
-    /// Since when, RFC 3339.
+    /// Since when calls are kept, RFC 3339; empty where they are not.
     pub since: String,
     /// How long that is.
     pub seconds: u64,
     /// Names of the calls made, sorted.
     pub syscalls: Vec<String>,
     pub refused: Vec<RefusedCall>,
+    /// For how long checks of capabilities have been counted.
+    #[serde(default)]
+    pub capabilities_seconds: u64,
     pub capabilities: Vec<CheckedCapability>,
 }
 
@@ -74,4 +77,22 @@ pub struct CheckedCapability {
     pub capability: String,
     pub granted: u64,
     pub denied: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grants: Option<Checks>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub denials: Option<Checks>,
+}
+
+/// When checks of one capability ended in one way, and whose the first was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checks {
+    /// RFC 3339.
+    pub first: String,
+    /// As exact as a second.
+    pub last: String,
+    /// The process that was the first.
+    pub pid: u32,
+    pub comm: String,
+    /// The inode number of the user namespace in which the first was asked for.
+    pub user_namespace: u32,
 }

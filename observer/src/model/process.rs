@@ -51,6 +51,8 @@ pub struct Process {
     pub container: Option<super::ContainerKey>,
     /// Its root directory shows the host's root tree, as far as it was seen.
     pub host_root: bool,
+    /// What it may do, as far as it was seen in its container.
+    pub privileges: Option<super::Privileges>,
     /// Being brought into a container, and nothing executed there yet.
     pub entering: bool,
     /// Kernel time of the newest news, so that older ones do not overwrite them.

@@ -185,7 +185,8 @@ impl Live {
         let iterates = kernel.sweep();
         let mut slots = kernel.slots()?;
         let losses = kernel.losses()?;
-        let capabilities = kernel.capabilities()?.map(CapabilityAudit::new);
+        let since_ns = Clock::boot_ns();
+        let capabilities = kernel.capabilities()?.map(|table| CapabilityAudit::new(table, since_ns));
         let calls = kernel.calls()?.map(|table| CallAudit::new(table, options.roots.clone()));
         let skipped = kernel.skipped()?;
         let rings = kernel.rings()?;
@@ -352,7 +353,11 @@ impl Live {
             None => Vec::new(),
         };
         let clock = Clock::now();
-        let tick = Tick { now_ns, clock, lost, undecodable, skipped, sweep, displaced, denied };
+        let capabilities = match &mut self.capabilities {
+            Some(audit) => audit.refusals(self.core.world(), now_ns),
+            None => Vec::new(),
+        };
+        let tick = Tick { now_ns, clock, lost, undecodable, skipped, sweep, displaced, denied, capabilities };
         if let Some(recorder) = &self.recorder {
             recorder.tick(&tick);
         }
@@ -361,7 +366,7 @@ impl Live {
         self.apply_effects();
         let ring_used = std::mem::take(&mut self.ring_used);
         if let Some(audit) = &mut self.capabilities {
-            let containers = audit.read(self.core.world());
+            let containers = audit.read(self.core.world(), now_ns);
             output.capabilities(&containers, audit.classified());
         }
         if let Some(calls) = &mut self.calls {
@@ -397,10 +402,11 @@ impl Live {
 
     /// What is known now of what containers do.
     fn observed(&mut self) -> Observed {
-        let world = self.core.world();
-        let checks = self.capabilities.as_mut().map(|audit| (audit.classified(), audit.read(world)));
+        let (world, now_ns) = (self.core.world(), Clock::boot_ns());
+        let checks =
+            self.capabilities.as_mut().map(|audit| (audit.classified(), audit.read_all(world, now_ns)));
         let calls = self.calls.as_mut().map(|audit| (audit.counts_denials(), audit.read(world)));
-        observed::put_together(checks, calls, Clock::boot_ns(), &Clock::now())
+        observed::put_together(checks, calls, now_ns, &Clock::now())
     }
 
     /// Reads both rings until they are empty, or for so long that the clock must be looked at: a flood fills them as

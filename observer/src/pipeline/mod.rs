@@ -13,7 +13,7 @@ mod tests;
 mod write;
 
 pub use calls::ContainerCalls;
-pub use capabilities::ContainerChecks;
+pub use capabilities::{CheckCount, ContainerChecks};
 pub use core::{Core, Displaced, Tick};
 pub use live::{Live, LiveError, LiveOptions, Output, Status, StopSignal};
 pub use record::{RecordError, Recorder, Replay};

@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use observer_common::{CapabilityCount, Denial, verdict};
+use observer_common::{Denial, verdict};
 
-use super::{ContainerCalls, ContainerChecks};
+use super::{
+    ContainerCalls, ContainerChecks,
+    capabilities::{CheckCount, CheckSight},
+};
 use crate::{
     decode::text,
-    model::{CAPABILITIES, CheckedCapability, Clock, How, Observed, ObservedContainer, RefusedCall, syscall},
+    model::{
+        CheckedCapability, Checks, Clock, How, Observed, ObservedContainer, RefusedCall, capability_label,
+        syscall,
+    },
 };
 
 /// `checks` and `calls` as far as they are audited, each with how much is known of them: whether checks are classified,
@@ -37,8 +43,9 @@ pub fn put_together(
     }
     for checks in checks.into_iter().flat_map(|(_, checks)| checks) {
         let container = entry(&mut containers, &checks.id);
+        container.capabilities_seconds = now_ns.saturating_sub(checks.since_ns) / 1_000_000_000;
         container.capabilities =
-            checks.checks.iter().map(|(number, count)| checked(*number, count)).collect();
+            checks.checks.iter().map(|(number, count)| checked(*number, count, clock)).collect();
     }
     observed.containers = containers.into_values().collect();
     observed
@@ -68,12 +75,20 @@ fn refused_call(nr: u32, verdict: u32, denial: &Denial, clock: &Clock) -> Refuse
     }
 }
 
-fn checked(number: u32, count: &CapabilityCount) -> CheckedCapability {
-    let known = CAPABILITIES.iter().find(|capability| u32::from(capability.number) == number);
+fn checked(number: u32, count: &CheckCount, clock: &Clock) -> CheckedCapability {
+    let seen = |sight: &CheckSight| Checks {
+        first: clock.rfc3339(sight.first_ns),
+        last: clock.rfc3339(sight.last_ns),
+        pid: sight.pid,
+        comm: sight.comm.clone(),
+        user_namespace: sight.user_ns,
+    };
     CheckedCapability {
-        capability: known.map_or_else(|| number.to_string(), |capability| capability.name.to_owned()),
+        capability: capability_label(number),
         granted: count.granted,
         denied: count.denied,
+        grants: count.grants.as_ref().map(seen),
+        denials: count.denials.as_ref().map(seen),
     }
 }
 
@@ -104,12 +119,20 @@ mod tests {
 
     #[test]
     fn what_two_audits_say_of_one_container_is_put_together() {
-        let count = CapabilityCount { granted: 2, denied: 1, speculative: 9 };
+        let sight = CheckSight {
+            first_ns: 1_000_000_000,
+            last_ns: 2_000_000_000,
+            pid: 9,
+            comm: "chown".into(),
+            user_ns: 4026531837,
+        };
+        let count = CheckCount { granted: 2, denied: 1, grants: Some(sight), denials: None };
         let checks = ContainerChecks {
             id: "b".into(),
             name: String::new(),
             pod: String::new(),
             namespace: String::new(),
+            since_ns: 1_000_000_000,
             checks: [(0, count)].into(),
         };
         let clock = Clock::now();
@@ -125,8 +148,12 @@ mod tests {
         let refused = &b.refused[0];
         assert_eq!((refused.syscall.as_str(), refused.how, refused.count), ("unshare", How::Denied, 3));
         assert_eq!((refused.errno.as_deref(), refused.comm.as_str()), (Some("EPERM"), "sh"));
-        let checked = CheckedCapability { capability: "CAP_CHOWN".into(), granted: 2, denied: 1 };
-        assert_eq!(b.capabilities, [checked]);
+        let [checked] = b.capabilities.as_slice() else { panic!("{b:?}") };
+        assert_eq!((checked.capability.as_str(), checked.granted, checked.denied), ("CAP_CHOWN", 2, 1));
+        let grants = checked.grants.as_ref().expect("grants");
+        assert_eq!((grants.pid, grants.comm.as_str(), grants.user_namespace), (9, "chown", 4026531837));
+        assert!(grants.first < grants.last && checked.denials.is_none());
+        assert_eq!(b.capabilities_seconds, 60);
         assert!(observed.syscalls && observed.seccomp && observed.capabilities);
     }
 

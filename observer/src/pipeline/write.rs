@@ -312,6 +312,7 @@ mod tests {
             tuple: Tuple::default(),
             container: Some(web()),
             host_root: false,
+            privileges: None,
             entering: false,
             updated_ns: 0,
         });

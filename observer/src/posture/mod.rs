@@ -14,6 +14,7 @@ mod privileged;
 mod seccomp;
 #[cfg(test)]
 mod testing;
+mod unused;
 mod user;
 
 use std::{cmp::Reverse, collections::BTreeMap};
@@ -36,6 +37,8 @@ pub struct Subject {
     pub seccomp: Option<Vec<ProcessSeccomp>>,
     /// Of its first process.
     pub capabilities: Option<CapabilitySets>,
+    /// Which of them its processes were seen to use.
+    pub checks: Checks,
     /// Of its first process.
     pub no_new_privs: Option<bool>,
     /// Effective user id of its first process, as the host has it.
@@ -87,6 +90,20 @@ pub struct CapabilitySets {
     pub inheritable: CapSet,
     pub bounding: CapSet,
     pub ambient: CapSet,
+}
+
+/// What an agent has counted of checks of capabilities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checks {
+    #[default]
+    Unknown,
+    /// No agent runs, or it is not asked to count.
+    Uncounted,
+    Counted {
+        seconds: u64,
+        /// Granted when asked for; where the kernel does not say whether a check meant a use, also what was not meant.
+        used: CapSet,
+    },
 }
 
 /// An AppArmor label.
@@ -143,6 +160,7 @@ pub const RULES: &[Rule] = &[
     mounts::RUNTIME_SOCKET,
     mounts::HOST_MOUNT,
     capabilities::RULE,
+    unused::RULE,
     namespaces::HOST,
     seccomp::RULE,
     apparmor::RULE,
@@ -179,6 +197,8 @@ pub struct Evidence {
     pub containers: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<CapSet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pids: Vec<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -280,7 +300,8 @@ mod tests {
         let mut ids = std::collections::BTreeSet::new();
         for definition in definitions() {
             let Definition { id, title, what, why, advice, .. } = *definition;
-            assert!(ids.insert(id) && id.starts_with("posture."), "{id}");
+            assert!(ids.insert(id), "{id}");
+            assert!(id.starts_with("posture.") || id == "capability.unused", "{id}");
             for text in [title, what, why, advice] {
                 assert!(!text.is_empty() && text.is_ascii() && !text.contains("  "), "{id}: {text}");
             }

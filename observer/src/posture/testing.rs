@@ -45,6 +45,7 @@ pub fn docker_default() -> Subject {
             bounding: default,
             ..CapabilitySets::default()
         }),
+        checks: Checks::Uncounted,
         no_new_privs: Some(false),
         uid: Some(0),
         apparmor: label("docker-default", Some("enforce")),
@@ -83,6 +84,7 @@ pub fn worst() -> Subject {
             bounding: all,
             ambient: all,
         }),
+        checks: Checks::Counted { seconds: 86_400, used: CapSet::EMPTY },
         no_new_privs: Some(false),
         uid: Some(0),
         apparmor: label("unconfined", None),

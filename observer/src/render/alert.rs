@@ -87,6 +87,13 @@ fn evidence(alert: &Alert) -> String {
             parts.push(format!("{label} {}", Untrusted(value, NAME)));
         }
     }
+    if let Some(sets) = &evidence.capabilities {
+        let gained: Vec<String> = sets.gained.iter().map(|name| Untrusted(name, NAME).to_string()).collect();
+        parts.push(format!("gained {}", gained.join(", ")));
+    }
+    if let Some(inode) = evidence.user_namespace {
+        parts.push(format!("in user namespace {inode}"));
+    }
     // The line above has them already where they are what changed.
     let said = alert.namespaces.as_ref().is_some_and(|view| view.changed == evidence.types);
     if !evidence.types.is_empty() && !said {

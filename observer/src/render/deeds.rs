@@ -19,7 +19,8 @@ pub fn deeds(deeds: &Deeds, surface: Surface) -> String {
     let strong = surface.colours.strong();
     let mut text = String::new();
     if let Some(capabilities) = &deeds.capabilities {
-        let _ = writeln!(text, "\n{strong}Capabilities{strong:#}");
+        let age = words::age(capabilities.seconds);
+        let _ = writeln!(text, "\n{strong}Capabilities{strong:#}, observed for {age}");
         table_of_capabilities(capabilities, surface, &mut text);
     }
     if let Some(calls) = &deeds.syscalls {
@@ -59,6 +60,41 @@ fn table_of_capabilities(deeds: &CapabilityDeeds, surface: Surface, text: &mut S
         text.push_str("This kernel does not tell which checks meant a use.\n");
     } else if !deeds.unused.is_empty() {
         let _ = writeln!(text, "Granted and not used: {}", deeds.unused.names().join(", "));
+    }
+    table_of_checks(deeds, surface, text);
+}
+
+/// How often, since when, and by whom first.
+fn table_of_checks(deeds: &CapabilityDeeds, surface: Surface, text: &mut String) {
+    let mut table = Table::new([
+        Column::left("CHECKED"),
+        Column::left("RESULT"),
+        Column::right("COUNT"),
+        Column::right("USER NS"),
+        Column::left("FIRST"),
+        Column::left("LAST"),
+        Column::left("FIRST BY"),
+    ]);
+    for checked in &deeds.checks {
+        for (result, count, checks) in [
+            ("granted".into(), checked.granted, &checked.grants),
+            (Cell::severity("denied", Severity::Notice), checked.denied, &checked.denials),
+        ] {
+            let Some(checks) = checks else { continue };
+            table.row([
+                checked.capability.as_str().into(),
+                result,
+                count.to_string().into(),
+                checks.user_namespace.to_string().into(),
+                checks.first.as_str().into(),
+                checks.last.as_str().into(),
+                format!("{} (pid {})", Untrusted(&checks.comm, COMM), checks.pid).into(),
+            ]);
+        }
+    }
+    if !table.is_empty() {
+        text.push('\n');
+        text.push_str(&table.render(surface));
     }
 }
 
@@ -113,7 +149,7 @@ fn table_of_calls(deeds: &CallDeeds, surface: Surface, text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CapSet, RefusedCall};
+    use crate::model::{CapSet, CheckedCapability, Checks, RefusedCall};
 
     #[test]
     fn both_tables_say_what_was_seen() {
@@ -126,14 +162,28 @@ mod tests {
             comm: "a\x1b[2J".into(),
             ..RefusedCall::default()
         };
+        let checked = CheckedCapability {
+            capability: "CAP_SYS_ADMIN".into(),
+            denied: 2,
+            denials: Some(Checks {
+                first: "2026-01-02T03:04:05Z".into(),
+                last: "2026-01-02T03:04:06Z".into(),
+                pid: 8,
+                comm: "b\x1b[2J".into(),
+                user_namespace: 4026531837,
+            }),
+            ..CheckedCapability::default()
+        };
         let all = Deeds {
             seconds: 7200,
             capabilities: Some(CapabilityDeeds {
                 exact: true,
+                seconds: 3600,
                 granted: Some(CapSet::of(&[0, 1])),
                 used: CapSet::of(&[0]),
                 denied: CapSet::of(&[21]),
                 unused: CapSet::of(&[1]),
+                checks: vec![checked],
             }),
             syscalls: Some(CallDeeds {
                 granted: Some(300),
@@ -145,12 +195,15 @@ mod tests {
         };
         assert_eq!(
             deeds(&all, Surface::PLAIN),
-            "\nCapabilities\n\
+            "\nCapabilities, observed for 1h\n\
              CAPABILITY        GRANTED  USED  DENIED\n\
              CAP_CHOWN         yes      yes   -\n\
              CAP_DAC_OVERRIDE  yes      -     -\n\
              CAP_SYS_ADMIN     -        -     yes\n\
              Granted and not used: DAC_OVERRIDE\n\
+             \n\
+             CHECKED        RESULT  COUNT     USER NS  FIRST                 LAST                  FIRST BY\n\
+             CAP_SYS_ADMIN  denied      2  4026531837  2026-01-02T03:04:05Z  2026-01-02T03:04:06Z  b\\x1b[2J (pid 8)\n\
              \nSystem calls, observed for 2h\n\
              GRANTED  USED  DENIED  UNUSED\n\
              \u{20}   300     2       1     298\n\

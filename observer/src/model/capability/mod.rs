@@ -43,6 +43,12 @@ impl Capability {
     }
 }
 
+/// The name of the capability of this number; the number of one that is newer than the table.
+pub fn capability_label(number: u32) -> String {
+    let known = CAPABILITIES.iter().find(|capability| u32::from(capability.number) == number);
+    known.map_or_else(|| number.to_string(), |capability| capability.name.to_owned())
+}
+
 fn without_prefix(name: &str) -> &str {
     match name.split_at_checked(PREFIX.len()) {
         Some((prefix, short)) if prefix.eq_ignore_ascii_case(PREFIX) => short,

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use observer_common::CapabilityCount;
-
 use super::{
     Family, Metrics,
     containers::{ContainerFamily, OfContainer, Read, container_labels},
 };
-use crate::{model::CAPABILITIES, pipeline::ContainerChecks};
+use crate::{
+    model::capability_label,
+    pipeline::{CheckCount, ContainerChecks},
+};
 
 /// What is shown of one container.
 #[derive(Debug, Default)]
@@ -16,7 +17,7 @@ pub(super) struct Checks {
     /// Checks that mean no use are told apart.
     classified: bool,
     /// By the capability's number.
-    counts: BTreeMap<u32, CapabilityCount>,
+    counts: BTreeMap<u32, CheckCount>,
 }
 
 pub(super) const FAMILIES: &[ContainerFamily<Checks>] = &[
@@ -25,12 +26,12 @@ pub(super) const FAMILIES: &[ContainerFamily<Checks>] = &[
             name: "observer_container_capability_used",
             kind: "gauge",
             labels: container_labels!("capability"),
-            help: "1 if a process of the container has used the capability, 0 if it was only denied, or asked for by the kernel without meaning to use it; no series if it was never asked for. With audit.capabilities.",
+            help: "1 if a process of the container has used the capability, 0 if it was only denied; no series if it was never asked for (checks that the kernel makes speculatively do not count). With audit.capabilities.",
         },
         read: Read::Many(|checks, tell| {
             if checks.classified {
                 for (number, count) in &checks.counts {
-                    tell(&[&label(*number)], f64::from(u8::from(count.granted > 0)));
+                    tell(&[&capability_label(*number)], f64::from(u8::from(count.granted > 0)));
                 }
             }
         }),
@@ -45,7 +46,7 @@ pub(super) const FAMILIES: &[ContainerFamily<Checks>] = &[
         read: Read::Many(|checks, tell| {
             if checks.classified {
                 for (number, count) in &checks.counts {
-                    tell(&[&label(*number)], count.denied as f64);
+                    tell(&[&capability_label(*number)], count.denied as f64);
                 }
             }
         }),
@@ -60,8 +61,8 @@ pub(super) const FAMILIES: &[ContainerFamily<Checks>] = &[
         read: Read::Many(|checks, tell| {
             if !checks.classified {
                 for (number, count) in &checks.counts {
-                    tell(&[&label(*number), "denied"], count.denied as f64);
-                    tell(&[&label(*number), "granted"], count.granted as f64);
+                    tell(&[&capability_label(*number), "denied"], count.denied as f64);
+                    tell(&[&capability_label(*number), "granted"], count.granted as f64);
                 }
             }
         }),
@@ -95,17 +96,10 @@ impl CapabilitySeries {
                 let count = counts.entry(*number).or_default();
                 count.granted = count.granted.max(old.granted);
                 count.denied = count.denied.max(old.denied);
-                count.speculative = count.speculative.max(old.speculative);
             }
             Checks { classified, counts }
         });
     }
-}
-
-/// Its name; the number of one that is newer than the table.
-fn label(number: u32) -> String {
-    let known = CAPABILITIES.iter().find(|capability| u32::from(capability.number) == number);
-    known.map_or_else(|| number.to_string(), |capability| capability.name.to_owned())
 }
 
 #[cfg(test)]
@@ -113,7 +107,7 @@ mod tests {
     use super::*;
 
     fn container(id: &str, name: &str, checks: &[(u32, u64, u64)]) -> ContainerChecks {
-        let count = |granted, denied| CapabilityCount { granted, denied, speculative: 3 };
+        let count = |granted, denied| CheckCount { granted, denied, ..CheckCount::default() };
         let checks = checks.iter().map(|(number, granted, denied)| (*number, count(*granted, *denied)));
         let (pod, namespace) = if name.is_empty() { ("", "") } else { ("pod-0", "default") };
         ContainerChecks {
@@ -121,6 +115,7 @@ mod tests {
             name: name.into(),
             pod: pod.into(),
             namespace: namespace.into(),
+            since_ns: 0,
             checks: checks.collect(),
         }
     }

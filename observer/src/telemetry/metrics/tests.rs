@@ -11,6 +11,7 @@ fn show_a_container(metrics: &Metrics, classified: bool) {
         name: String::new(),
         pod: String::new(),
         namespace: String::new(),
+        since_ns: 0,
         checks: [(0, Default::default())].into(),
     }];
     CapabilitySeries::new(1).show(metrics, &checks, classified);
