@@ -19,6 +19,7 @@ mod namespace_nested;
 mod root_escape;
 mod seccomp_denied;
 mod seccomp_killed;
+mod syscall_first_use;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -69,6 +70,7 @@ pub const DETECTORS: &[Detector] = &[
     cgroup_limit_changed::DETECTOR,
     seccomp_denied::DETECTOR,
     seccomp_killed::DETECTOR,
+    syscall_first_use::DETECTOR,
     events_lost::DETECTOR,
 ];
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use observer_common::Kind;
 
 use crate::{
+    enrich::FirstUse,
     limits,
     model::{AlertState, Ancestor, ContainerKey, ContainerRef, NsType, RootPath, Tuple},
 };
@@ -82,6 +83,8 @@ pub enum Fact {
     SeccompDenied(SeccompFact),
     /// A call for which seccomp sent SIGSYS or ended a thread.
     SeccompKilled(SeccompFact),
+    /// A system call that the container had not made before.
+    FirstUse(FirstUse),
     /// Events were lost: why and how many since the last time.
     Lost { new: BTreeMap<String, u64> },
     /// Events of a container that would have decided something found no room.
@@ -117,7 +120,7 @@ impl Fact {
 
     /// Whether repeats by another program are another alert. What the kernel side counts is by container.
     pub fn is_of_a_program(&self) -> bool {
-        !matches!(self, Fact::SeccompDenied(_) | Fact::SeccompKilled(_))
+        !matches!(self, Fact::SeccompDenied(_) | Fact::SeccompKilled(_) | Fact::FirstUse(_))
     }
 }
 

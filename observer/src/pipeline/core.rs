@@ -11,7 +11,7 @@ use crate::{
     config,
     decode::{DecodeError, Event, decode},
     detect::{self, Draft, Fold, Folded},
-    enrich::{DenialCount, Effect, Enricher, Fact, Finding, Snapshot, World},
+    enrich::{DenialCount, Effect, Enricher, Fact, Finding, FirstUse, Snapshot, World},
     host::Host,
     limits::{ContainerResources, Engine, Round, rows},
     model::{Alert, AlertState, Clock, EventRecord},
@@ -37,6 +37,9 @@ pub struct Tick {
     /// What seccomp was counted to have refused, where that has changed.
     #[serde(default)]
     pub denied: Vec<DenialCount>,
+    /// System calls that containers have made for the first time.
+    #[serde(default)]
+    pub called: Vec<FirstUse>,
 }
 
 /// The state of a slot some of whose deciding events found no room.
@@ -157,6 +160,7 @@ impl Core {
         }
         let mut findings = self.limits.tick(tick.now_ns, &self.enricher.world);
         findings.extend(self.enricher.denied(&tick.denied));
+        findings.extend(self.enricher.called(tick.now_ns, &tick.called));
         alerts.extend(self.alerts(findings));
         let due = self.fold.due(tick.now_ns);
         alerts.extend(due.into_iter().map(|due| self.resend(due)));

@@ -165,6 +165,7 @@ impl Run {
                     skipped: 0,
                     sweep: false,
                     denied: Vec::new(),
+                    called: Vec::new(),
                     displaced: Vec::new(),
                 };
                 self.host.recorder.tick(&tick);
