@@ -78,8 +78,13 @@ fn live_options(config: &Config, record: Option<PathBuf>) -> LiveOptions {
         sweep_seconds: config.sweep_seconds,
         limits: config.limits.clone(),
         own_host: config.host_namespaces == HostNamespaces::Own,
+        first_use_after: first_use_after(config),
         record,
     }
+}
+
+fn first_use_after(config: &Config) -> Option<Duration> {
+    config.audit.first_use_after_seconds.on().map(|after| Duration::from_secs(after.0))
 }
 
 pub fn load_options(config: &Config) -> LoadOptions {
@@ -88,7 +93,7 @@ pub fn load_options(config: &Config) -> LoadOptions {
         priority_bytes: config.rings.priority_bytes,
         pretend: Pretend::without(&config.kernel.pretend_without),
         audit_capabilities: config.audit.capabilities,
-        audit_syscalls: config.audit.syscalls,
+        audit_syscalls: config.audit.syscalls || first_use_after(config).is_some(),
         audit_seccomp: config.audit.seccomp,
     }
 }

@@ -100,6 +100,104 @@ fn documents_are_printed() {
     }
 }
 
+const ONE: &str = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+    {"names": ["read", "write", "no_such_call"], "action": "SCMP_ACT_ALLOW"},
+    {"names": ["socket", "clone"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_NE"}]}]}"#;
+const OTHER: &str = r#"{"defaultAction": "SCMP_ACT_KILL", "syscalls": [
+    {"names": ["mount", "read"], "action": "SCMP_ACT_ALLOW"}]}"#;
+
+/// Two files become one that lets pass what either does, without an agent; what the result no longer could say is told.
+#[test]
+fn profiles_are_merged_and_compared_without_an_agent() {
+    let scratch = Scratch::new("profiles");
+    let (one, other) = (scratch.file("one.json", ONE), scratch.file("other.json", OTHER));
+    let merged = run(&["profile", "seccomp", "--merge", &one, &other]);
+    assert_eq!(
+        (merged.status.code(), text(&merged.stderr)),
+        (
+            Some(0),
+            format!("observer: {one} lets these pass with some arguments only; left out: clone, socket\n")
+                .as_str()
+        )
+    );
+    let json: serde_json::Value = serde_json::from_slice(&merged.stdout).expect("JSON");
+    let expected = serde_json::json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 1,
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["mount", "read", "write"], "action": "SCMP_ACT_ALLOW"}],
+    });
+    assert_eq!(json, expected);
+    // What is merged can be merged again, and is then what it was.
+    let both = scratch.file("both.json", text(&merged.stdout));
+    let again = run(&["profile", "seccomp", "--merge", &both]);
+    assert_eq!((again.status.code(), text(&again.stdout)), (Some(0), text(&merged.stdout)));
+
+    let diff = run(&["profile", "seccomp", "--merge", &other, "--diff", &both]);
+    let expected = format!("0 calls beyond {both}:\n1 calls of {both} that it does without:\n- write\n");
+    assert_eq!((diff.status.code(), text(&diff.stdout)), (Some(0), expected.as_str()));
+    let diff = run(&["profile", "seccomp", "--merge", &other, "--diff"]);
+    assert!(
+        text(&diff.stdout).starts_with("1 calls beyond docker's default:\n+ mount\n"),
+        "{}",
+        text(&diff.stdout)
+    );
+}
+
+/// Each mistake, its one line, and its exit code.
+#[test]
+fn a_bad_profile_is_told_in_one_line() {
+    let scratch = Scratch::new("profile");
+    let good = scratch.file("good.json", OTHER);
+    let cut = scratch.file(
+        "cut.json",
+        r#"{"defaultAction": "SCMP_ACT_ERRNO",
+ "syscalls": ["#,
+    );
+    let (yaml, empty) = (scratch.file("profile.yaml", "a: 1\n"), scratch.file("empty.json", ""));
+    let bare = scratch.file("bare.json", r#"{"syscalls": []}"#);
+    let names = scratch
+        .file("names.json", r#"{"defaultAction": "a", "syscalls": [{"names": "read", "action": "b"}]}"#);
+    let large = scratch.file("large.json", &" ".repeat((1 << 20) + 1));
+    let expected = "expected a seccomp profile in OCI's format, with defaultAction";
+    for (file, said) in [
+        (&cut, format!("{cut}: {expected}: EOF while parsing a list at line 2 column 14")),
+        (&yaml, format!("{yaml}: {expected}: expected value at line 1 column 1")),
+        (&empty, format!("{empty}: {expected}: EOF while parsing a value at line 1 column 0")),
+        (&bare, format!("{bare}: {expected}: missing field `defaultAction` at line 1 column 16")),
+        (
+            &names,
+            format!(
+                "{names}: {expected}: invalid type: string \"read\", expected a sequence at line 1 column 52"
+            ),
+        ),
+        (&large, format!("{large} is too large for a seccomp profile, expected at most 1048576 bytes")),
+        (
+            &"/nonexistent/a.json".to_owned(),
+            "/nonexistent/a.json: No such file or directory (os error 2)".to_owned(),
+        ),
+    ] {
+        for args in [
+            &["--merge", &good, file][..],
+            &["--merge", &good, "--diff", file],
+            &["a-container", "--diff", file],
+        ] {
+            let output = run(&[&["profile", "seccomp"], args].concat());
+            assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""), "{args:?}");
+            assert_eq!(text(&output.stderr), format!("observer: {said}\n"), "{args:?}");
+        }
+    }
+    // Nothing to make it of.
+    for args in [
+        &["profile", "seccomp"][..],
+        &["profile", "seccomp", "--diff", &good],
+        &["profile", "caps"],
+        &["profile"],
+    ] {
+        assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
 /// An agent's socket with a scripted agent behind it.
 struct Agent {
     listener: UnixListener,

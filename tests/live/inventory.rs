@@ -173,14 +173,14 @@ fn docker_says_the_same() {
         for rule in [
             "posture.capabilities",
             "posture.host_namespace",
-            "posture.seccomp_off",
+            "seccomp.unconfined",
             "posture.memory_unlimited",
         ] {
             assert!(open.contains(rule), "{rule}: {open:?}");
         }
         let shut = rules(&audit, &web.id);
         for rule in
-            ["posture.capabilities", "posture.seccomp_off", "posture.memory_unlimited", "posture.host_mount"]
+            ["posture.capabilities", "seccomp.unconfined", "posture.memory_unlimited", "posture.host_mount"]
         {
             // The tests' own shell is a mount of the host, and no sensitive one.
             assert!(!shut.contains(rule) || rule == "posture.host_mount", "{rule}: {shut:?}");

@@ -1,7 +1,7 @@
 //! `observer profile`
 
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -28,7 +28,8 @@ enum What {
     /// A seccomp profile in OCI's format, with the calls that the container was seen to make
     ///
     /// docker takes it with --security-opt seccomp=FILE, Kubernetes from a node's directory of profiles (Localhost). What a
-    /// runtime needs to start a container, and calls that never return, are in it as well.
+    /// runtime needs to start a container, and calls that never return, are in it as well. Without a container, it is made of
+    /// the profiles to merge alone, and no agent is asked.
     Seccomp(SeccompArgs),
     /// The least set of capabilities, as docker, Kubernetes and OCI want it written
     Caps(CapsArgs),
@@ -37,8 +38,8 @@ enum What {
 #[derive(Debug, clap::Args)]
 struct SeccompArgs {
     /// Its name, its id or the beginning of it, NAMESPACE/POD, or the pid of one of its processes
-    #[arg(value_name = "CONTAINER|PID")]
-    container: String,
+    #[arg(value_name = "CONTAINER|PID", required_unless_present = "merge")]
+    container: Option<String>,
     /// Let pass what these profiles let pass, too: of other runs
     #[arg(long, value_name = "FILE", num_args = 1..)]
     merge: Vec<PathBuf>,
@@ -83,7 +84,39 @@ fn observed(container: &str, global: &Global) -> anyhow::Result<(Observed, Obser
 }
 
 fn seccomp(args: &SeccompArgs, global: &Global) -> anyhow::Result<String> {
-    let (observed, container) = observed(&args.container, global)?;
+    // First, so that a mistake is told before anybody is asked.
+    let mut calls = CallSet::NONE;
+    for path in &args.merge {
+        let filter = read(path)?;
+        let (refused, allowed) = (filter.refused(), filter.allowed());
+        let sometimes = CallSet(std::array::from_fn(|word| !refused.0[word] & !allowed.0[word]));
+        if !sometimes.is_empty() {
+            let path = path.display();
+            let names = named(sometimes).join(", ");
+            agent::say(&format!("{path} lets these pass with some arguments only; left out: {names}"));
+        }
+        add(&mut calls, &allowed);
+    }
+    let other = match args.diff.as_ref() {
+        None => None,
+        Some(Some(path)) => Some((read(path)?.allowed(), path.display().to_string())),
+        Some(None) => {
+            let refused = syscall::refused_by_default();
+            Some((CallSet(refused.0.map(|word| !word)), "docker's default".to_owned()))
+        }
+    };
+    if let Some(container) = &args.container {
+        add(&mut calls, &used(container, global)?);
+    }
+    match other {
+        Some((other, called)) => Ok(diff(&calls, &other, &called)),
+        None => Ok(Profile::of(&calls).text()?),
+    }
+}
+
+/// What the container called, and what its runtime needs to start it.
+fn used(container: &str, global: &Global) -> anyhow::Result<CallSet> {
+    let (observed, container) = observed(container, global)?;
     if !observed.syscalls {
         bail!(
             "the agent does not keep system calls: set audit.syscalls or audit.seccomp in its configuration"
@@ -94,54 +127,54 @@ fn seccomp(args: &SeccompArgs, global: &Global) -> anyhow::Result<String> {
     }
     let mut calls = syscall::set(container.syscalls.iter().map(String::as_str));
     add(&mut calls, &syscall::set(ALWAYS.split_whitespace()));
-    for path in &args.merge {
-        add(&mut calls, &read(path)?);
-    }
     agent::say(&format!("observed for {} s: {} calls", container.seconds, container.syscalls.len()));
     let refused: Vec<&str> = container.refused.iter().map(|refused| refused.syscall.as_str()).collect();
     if !refused.is_empty() {
         agent::say(&format!("refused by its present filter: {}", refused.join(", ")));
     }
-    match &args.diff {
-        Some(file) => diff(&calls, file.as_deref()),
-        None => Ok(Profile::of(&calls).text()?),
+    Ok(calls)
+}
+
+/// A file beyond this is a mistake: docker's default profile has 12 KiB.
+const MAX_PROFILE_BYTES: u64 = 1 << 20;
+
+fn read(path: &Path) -> anyhow::Result<SeccompFilter> {
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    file.take(MAX_PROFILE_BYTES + 1).read_to_end(&mut text).with_context(|| path.display().to_string())?;
+    if text.len() as u64 > MAX_PROFILE_BYTES {
+        bail!(
+            "{} is too large for a seccomp profile, expected at most {MAX_PROFILE_BYTES} bytes",
+            path.display()
+        );
     }
+    serde_json::from_slice(&text).with_context(|| {
+        format!("{}: expected a seccomp profile in OCI's format, with defaultAction", path.display())
+    })
 }
 
-/// What a profile file lets pass.
-fn read(path: &Path) -> anyhow::Result<CallSet> {
-    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
-    let filter: SeccompFilter = serde_json::from_slice(&text)
-        .with_context(|| format!("{} is no seccomp profile in OCI's format", path.display()))?;
-    Ok(filter.allowed())
-}
-
-fn diff(calls: &CallSet, file: Option<&Path>) -> anyhow::Result<String> {
-    let (other, called) = match file {
-        Some(path) => (read(path)?, path.display().to_string()),
-        None => {
-            let refused = syscall::refused_by_default();
-            (CallSet(refused.0.map(|word| !word)), "docker's default".to_owned())
-        }
-    };
-    let less = |one: &CallSet, other: &CallSet| {
-        let mut left = *one;
-        left.0.iter_mut().zip(other.0).for_each(|(word, gone)| *word &= !gone);
-        left
-    };
-    let named = |set: CallSet| set.iter().filter_map(syscall::name).collect::<Vec<_>>();
-    let (more, fewer) = (named(less(calls, &other)), named(less(&other, calls)));
-    Ok(format!(
+/// What the one lets pass and the other does not, both ways.
+fn diff(calls: &CallSet, other: &CallSet, called: &str) -> String {
+    let less =
+        |one: &CallSet, other: &CallSet| CallSet(std::array::from_fn(|word| one.0[word] & !other.0[word]));
+    let (more, fewer) = (named(less(calls, other)), named(less(other, calls)));
+    format!(
         "{} calls beyond {called}:\n{}{} calls of {called} that it does without:\n{}",
         more.len(),
-        lines('+', more),
+        lines('+', &more),
         fewer.len(),
-        lines('-', fewer)
-    ))
+        lines('-', &fewer)
+    )
 }
 
-fn lines(sign: char, mut names: Vec<&str>) -> String {
+/// Sorted.
+fn named(set: CallSet) -> Vec<&'static str> {
+    let mut names: Vec<_> = set.iter().filter_map(syscall::name).collect();
     names.sort_unstable();
+    names
+}
+
+fn lines(sign: char, names: &[&str]) -> String {
     names.iter().map(|name| format!("{sign} {name}\n")).collect()
 }
 
@@ -178,13 +211,11 @@ struct Rule {
 
 impl Profile {
     fn of(calls: &CallSet) -> Profile {
-        let mut names: Vec<&str> = calls.iter().filter_map(syscall::name).collect();
-        names.sort_unstable();
         Profile {
             default_action: "SCMP_ACT_ERRNO",
             default_errno_ret: libc::EPERM as u32,
             architectures: ["SCMP_ARCH_X86_64"],
-            syscalls: [Rule { names, action: "SCMP_ACT_ALLOW" }],
+            syscalls: [Rule { names: named(*calls), action: "SCMP_ACT_ALLOW" }],
         }
     }
 
@@ -246,11 +277,12 @@ mod tests {
     #[test]
     fn differences_go_both_ways() {
         let calls = syscall::set(["read", "mount"]);
-        let text = diff(&calls, None).expect("no file is read");
-        assert!(text.starts_with("1 calls beyond docker's default:\n+ mount\n"), "{text}");
-        assert!(text.contains("\n- write\n") && !text.contains("- read\n"), "{text}");
-        let missing = diff(&calls, Some(Path::new("/nonexistent"))).expect_err("no such file");
-        assert!(missing.to_string().contains("/nonexistent"), "{missing}");
+        let text = diff(&calls, &syscall::set(["read", "write", "fork"]), "it");
+        assert_eq!(
+            text,
+            "1 calls beyond it:\n+ mount\n2 calls of it that it does without:\n- fork\n- write\n"
+        );
+        assert_eq!(diff(&calls, &calls, "it"), "0 calls beyond it:\n0 calls of it that it does without:\n");
     }
 
     #[test]

@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 49);
+    assert_eq!(expected.len(), 50);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -40,7 +40,7 @@ fn values_are_read() {
     let config = parse(
         "node: n1\nhttp: {listen: \"[::1]:1234\"}\nsocket:\n  path: /tmp/s\nrings:\n  events_bytes: 65536\n\
          host: {proc: /host/proc}\nhost_namespaces: own\nsweep_seconds: 1\n\
-         stdout:\n  format: json\naudit:\n  capabilities: true\n  syscalls: true\nmetrics: {max_containers: 0}\nself_protection: false\n",
+         stdout:\n  format: json\naudit:\n  capabilities: true\n  syscalls: true\n  first_use_after_seconds: 90\nmetrics: {max_containers: 0}\nself_protection: false\n",
     )
     .expect("valid");
     assert_eq!(config.node_name(), "n1");
@@ -51,7 +51,9 @@ fn values_are_read() {
     assert_eq!(config.host_namespaces, HostNamespaces::Own);
     assert_eq!(config.sweep_seconds, 1);
     assert_eq!(config.stdout.format, StdoutFormat::Json);
-    assert_eq!(config.audit, Audit { capabilities: true, syscalls: true, seccomp: false });
+    let first_use_after_seconds = Switch::On(values::Seconds(90));
+    let audit = Audit { capabilities: true, syscalls: true, seccomp: false, first_use_after_seconds };
+    assert_eq!(config.audit, audit);
     assert!(!config.self_protection);
     assert_eq!(config.metrics.max_containers, 0);
 }
@@ -130,6 +132,8 @@ fn a_mistake_is_told_in_one_line() {
         ("words for a number", "sweep_seconds: often\n", "1: found `often`, expected a number that is not negative".to_owned()),
         ("out of range", "sweep_seconds: 0\n", "1: found integer `0`, expected a number of seconds, from 1 to 3600".to_owned()),
         ("too many series", "metrics:\n  max_containers: 65537\n", "2: found integer `65537`, expected a number of containers, from 0 to 65536".to_owned()),
+        ("no time to settle", "audit:\n  first_use_after_seconds: 0\n", "2: found integer `0`, expected a number of seconds from 1 to 604800, or off".to_owned()),
+        ("a time with its unit", "audit:\n  first_use_after_seconds: 10m\n", "2: found string \"10m\", expected a number of seconds from 1 to 604800, or off".to_owned()),
         ("no address", "http:\n  listen: localhost\n", format!("2: found string \"localhost\", expected {address}")),
         ("a port only", "http:\n  listen: 9736\n", format!("2: found string \"9736\", expected {address}")),
         ("more than all of it", "limits:\n  memory:\n    near_percent: 101\n", "3: found integer `101`, expected a whole number of percent from 1 to 100, or off".to_owned()),

@@ -168,8 +168,9 @@ pub fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 }
 
 /// A threshold that can be switched off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Switch<T> {
+    #[default]
     Off,
     On(T),
 }
@@ -213,6 +214,22 @@ impl Threshold for PerSecond {
 
     fn of(value: u64) -> Option<Self> {
         (1..=1_000_000).contains(&value).then_some(PerSecond(value))
+    }
+
+    fn value(self) -> u64 {
+        self.0
+    }
+}
+
+/// A week at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds(pub u64);
+
+impl Threshold for Seconds {
+    const EXPECTED: &'static str = "a number of seconds from 1 to 604800, or off";
+
+    fn of(value: u64) -> Option<Self> {
+        (1..=604_800).contains(&value).then_some(Seconds(value))
     }
 
     fn value(self) -> u64 {

@@ -21,6 +21,7 @@ mod namespace_nested;
 mod root_escape;
 mod seccomp_denied;
 mod seccomp_killed;
+mod syscall_first_use;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -73,6 +74,7 @@ pub const DETECTORS: &[Detector] = &[
     seccomp_killed::DETECTOR,
     capability_denied::DETECTOR,
     capability_gained::DETECTOR,
+    syscall_first_use::DETECTOR,
     events_lost::DETECTOR,
 ];
 

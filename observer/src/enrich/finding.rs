@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use observer_common::Kind;
 
 use crate::{
+    enrich::FirstUse,
     limits,
     model::{AlertState, Ancestor, ContainerKey, ContainerRef, Gain, NsType, RootPath, Tuple},
 };
@@ -86,6 +87,8 @@ pub enum Fact {
     CapabilityDenied(CapabilityFact),
     /// A process may do more than it could have come to.
     CapabilitiesGained(Gain),
+    /// A system call that the container had not made before.
+    FirstUse(FirstUse),
     /// Events were lost: why and how many since the last time.
     Lost { new: BTreeMap<String, u64> },
     /// Events of a container that would have decided something found no room.
@@ -122,7 +125,11 @@ impl Fact {
 
     /// Whether repeats by another program are another alert. What the kernel side counts is by container.
     pub fn is_of_a_program(&self) -> bool {
-        !matches!(self, Fact::SeccompDenied(_) | Fact::SeccompKilled(_) | Fact::CapabilityDenied(_))
+        let by_container = matches!(
+            self,
+            Fact::SeccompDenied(_) | Fact::SeccompKilled(_) | Fact::CapabilityDenied(_) | Fact::FirstUse(_)
+        );
+        !by_container
     }
 }
 

@@ -3,6 +3,7 @@
 //! Keeps the tables ([`World`]) and decides nothing about severity: detectors read findings and the tables.
 //! News may come late (two rings) or never (loss), so every event is usable by itself and only fills gaps.
 
+mod calls;
 mod capabilities;
 mod cgroups;
 mod finding;
@@ -22,6 +23,7 @@ use std::rc::Rc;
 
 use observer_common::{Host as HostFacts, Kind, flags};
 
+pub use calls::FirstUse;
 pub use capabilities::CapabilityRefusal;
 pub use finding::{
     CapabilityFact, CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RefusedFork,

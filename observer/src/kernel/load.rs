@@ -186,7 +186,8 @@ impl Kernel {
             PerCpuArray::try_from(rescued).map_err(|error| KernelError::Map { name, what: chain(&error) })?;
         let probes = self.features.iter().filter_map(|status| status.tier).flat_map(|tier| tier.probes);
         // A program counts once for all its hooks.
-        let counted: BTreeSet<&str> = probes.filter(|it| it.has_second).map(|it| it.program).collect();
+        let counted = probes.filter(|it| it.has_second || it.hook == Hook::SyscallEntries);
+        let counted: BTreeSet<&str> = counted.map(|it| it.program).collect();
         let descriptors = counted.into_iter().filter_map(|program| descriptor(self.bpf.program(program)?));
         Ok(Skipped::of(descriptors, rescued))
     }

@@ -42,13 +42,17 @@ impl Preemption {
         match hook {
             Hook::TpBtf(_) => self.tracepoints,
             Hook::FunctionExit(_) => self.functions,
-            // The perf layer disables preemption around the former; the latter is read by one thread.
+            // Not by themselves: the perf layer disables preemption around the former two, and the last is read by one thread.
+            // But it runs no program while the CPU is in a map access of bpf(2) that was preempted (`trace_call_bpf`,
+            // `bpf_disable_instrumentation`), whosever that is. A second program would be passed over with the first; it is
+            // counted (`recursion_misses`, since 6.7).
             Hook::SyscallExit(_) | Hook::SyscallEntries | Hook::Iterator(_) => false,
         }
     }
 }
 
-/// The first programs of all hooks, and what their seconds did instead.
+/// The first programs of all hooks, and what their seconds did instead; and the one on beginnings of calls: a beginning that is
+/// missing makes the call's own error look like a refusal by seccomp.
 pub struct Skipped {
     infos: Vec<PathBuf>,
     rescued: PerCpuArray<MapData, u64>,

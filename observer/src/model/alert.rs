@@ -252,6 +252,12 @@ pub struct Evidence {
     /// Limits that were changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<ChangeEvidence>,
+    /// Of a first use: for how long the container's system calls have been kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_seconds: Option<u64>,
+    /// Of a first use: how many different system calls the container had made by then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_syscalls: Option<u32>,
     /// The container whose process changed them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writer_container: Option<ContainerRef>,

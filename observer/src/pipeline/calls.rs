@@ -1,12 +1,15 @@
 //! The audit of system calls by container, made of what the kernel side keeps by slot; and what the kernel side is told for it.
 //! Denials become alerts by way of the core's ticks, the rest is for metrics and questions.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
 
 use observer_common::{CallSet, Denial, DenialKey, SlotInfo, class, verdict};
 
 use crate::{
-    enrich::{DenialCount, World},
+    enrich::{DenialCount, FirstUse, World},
     host::{self, Roots},
     kernel::{Armed, CallTable, Kernel, KernelError},
     model::{ContainerKey, syscall},
@@ -39,6 +42,29 @@ struct Observed {
     /// Called before it was known to be a container.
     early: CallSet,
     filter: Filter,
+    /// What it is not told of any more. `None` while it settles.
+    settled: Option<CallSet>,
+}
+
+impl Observed {
+    fn new(since_ns: u64) -> Self {
+        Observed { since_ns, early: CallSet::NONE, filter: Filter::Awaited, settled: None }
+    }
+
+    /// What of the calls that it has made, `used`, is new. Its first reading after `after_ns` is the measure for the next ones:
+    /// what was made up to then is old.
+    fn first_uses(&mut self, slot: u64, used: &CallSet, now_ns: u64, after_ns: u64) -> Vec<FirstUse> {
+        let observed_ns = now_ns.saturating_sub(self.since_ns);
+        if observed_ns < after_ns {
+            return Vec::new();
+        }
+        let settled = self.settled.get_or_insert(*used);
+        let known = settled.len() as u32;
+        let new = used.iter().filter(|nr| !settled.contains(*nr));
+        let new = new.map(|nr| FirstUse { slot, nr, observed_ns, known }).collect();
+        add(settled, used);
+        new
+    }
 }
 
 /// What the container's runtime has declared of its filter.
@@ -56,6 +82,7 @@ pub struct CallAudit {
     table: CallTable,
     armed: Armed,
     roots: Roots,
+    first_use_after_ns: Option<u64>,
     containers: BTreeMap<u64, Observed>,
     /// Told to the core.
     told: HashMap<DenialKey, u64>,
@@ -66,11 +93,13 @@ pub struct CallAudit {
 }
 
 impl CallAudit {
-    pub fn new(table: CallTable, roots: Roots) -> Self {
+    pub fn new(table: CallTable, roots: Roots, first_use_after: Option<Duration>) -> Self {
         CallAudit {
             table,
             armed: Armed::default(),
             roots,
+            first_use_after_ns: first_use_after
+                .map(|after| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)),
             containers: BTreeMap::new(),
             told: HashMap::new(),
             fresh: false,
@@ -90,7 +119,7 @@ impl CallAudit {
         }
         self.containers.entry(info.canonical).or_insert_with(|| {
             self.fresh = true;
-            Observed { since_ns: now_ns, early: CallSet::NONE, filter: Filter::Awaited }
+            Observed::new(now_ns)
         });
         self.table.admit(info.canonical)
     }
@@ -213,6 +242,19 @@ impl CallAudit {
         Ok(new)
     }
 
+    /// Calls that containers have made for the first time since the last reading, if that is asked for.
+    pub fn first_uses(&mut self, world: &World, now_ns: u64) -> Vec<FirstUse> {
+        let Some(after_ns) = self.first_use_after_ns else { return Vec::new() };
+        self.settle_early(world);
+        let mut new = Vec::new();
+        for (slot, observed) in &mut self.containers {
+            let mut used = self.table.calls(*slot);
+            add(&mut used, &observed.early);
+            new.extend(observed.first_uses(*slot, &used, now_ns, after_ns));
+        }
+        new
+    }
+
     /// All containers whose calls are kept.
     pub fn read(&mut self, world: &World) -> Vec<ContainerCalls> {
         self.settle_early(world);
@@ -300,6 +342,33 @@ mod tests {
             let expected = Denial { count: 5, first_ns: 5, last_ns: 20, tgid: 2, errno: 1, ..other };
             assert_eq!(sum, Denial { start_ns: 0, ..expected });
         }
+    }
+
+    #[test]
+    fn first_uses_are_told_once_and_not_before_a_container_has_settled() {
+        const AFTER_NS: u64 = 600;
+        let mut observed = Observed::new(1000);
+        // (when it is read, what it has called by then, what is told, how many were known).
+        let table: [(u64, &[&str], &[&str], u32); 7] = [
+            (1000, &["execve"], &[], 0),
+            (1599, &["execve", "read"], &[], 0),
+            // Called while it settled, and read only now.
+            (1600, &["execve", "read", "brk"], &[], 0),
+            (1700, &["execve", "read", "brk"], &[], 0),
+            (1800, &["execve", "read", "brk", "ptrace", "mount"], &["ptrace", "mount"], 3),
+            (1900, &["execve", "read", "brk", "ptrace", "mount"], &[], 0),
+            (2000, &["execve", "read", "brk", "ptrace", "mount", "bpf"], &["bpf"], 5),
+        ];
+        for (now_ns, used, expected, known) in table {
+            let used = syscall::set(used.iter().copied());
+            let told = observed.first_uses(7, &used, now_ns, AFTER_NS);
+            let names: Vec<_> = told.iter().map(|it| syscall::label(it.nr)).collect();
+            assert_eq!(names, expected, "{now_ns}");
+            assert!(told.iter().all(|it| (it.slot, it.known, it.observed_ns) == (7, known, now_ns - 1000)));
+        }
+        // An agent that comes late measures from then on.
+        let mut late = Observed::new(5000);
+        assert!(late.first_uses(7, &syscall::set(["bpf"]), 9000, AFTER_NS).is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     config,
     decode::{DecodeError, Event, decode},
     detect::{self, Draft, Fold, Folded},
-    enrich::{CapabilityRefusal, DenialCount, Effect, Enricher, Fact, Finding, Snapshot, World},
+    enrich::{CapabilityRefusal, DenialCount, Effect, Enricher, Fact, Finding, FirstUse, Snapshot, World},
     host::Host,
     limits::{ContainerResources, Engine, Round, rows},
     model::{Alert, AlertState, Clock, EventRecord},
@@ -40,6 +40,28 @@ pub struct Tick {
     /// Capabilities that containers were counted to have been refused, where that has changed.
     #[serde(default)]
     pub capabilities: Vec<CapabilityRefusal>,
+    /// System calls that containers have made for the first time.
+    #[serde(default)]
+    pub called: Vec<FirstUse>,
+}
+
+#[cfg(test)]
+impl Tick {
+    /// One that tells of nothing, in November 2023.
+    pub(super) fn quiet(now_ns: u64) -> Tick {
+        Tick {
+            now_ns,
+            clock: Clock { offset_ns: 1_700_000_000_000_000_000 },
+            lost: Default::default(),
+            undecodable: 0,
+            skipped: 0,
+            sweep: false,
+            displaced: Vec::new(),
+            denied: Vec::new(),
+            capabilities: Vec::new(),
+            called: Vec::new(),
+        }
+    }
 }
 
 /// The state of a slot some of whose deciding events found no room.
@@ -161,6 +183,7 @@ impl Core {
         let mut findings = self.limits.tick(tick.now_ns, &self.enricher.world);
         findings.extend(self.enricher.denied(&tick.denied));
         findings.extend(self.enricher.capabilities_refused(&tick.capabilities));
+        findings.extend(self.enricher.called(tick.now_ns, &tick.called));
         alerts.extend(self.alerts(findings));
         let due = self.fold.due(tick.now_ns);
         alerts.extend(due.into_iter().map(|due| self.resend(due)));

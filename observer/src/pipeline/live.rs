@@ -122,6 +122,8 @@ pub struct LiveOptions {
     pub limits: config::Limits,
     /// Take the agent's own namespaces for the host's.
     pub own_host: bool,
+    /// For how long a container's system calls settle before a new one is told.
+    pub first_use_after: Option<Duration>,
     pub record: Option<PathBuf>,
 }
 
@@ -187,7 +189,9 @@ impl Live {
         let losses = kernel.losses()?;
         let since_ns = Clock::boot_ns();
         let capabilities = kernel.capabilities()?.map(|table| CapabilityAudit::new(table, since_ns));
-        let calls = kernel.calls()?.map(|table| CallAudit::new(table, options.roots.clone()));
+        let calls = kernel
+            .calls()?
+            .map(|table| CallAudit::new(table, options.roots.clone(), options.first_use_after));
         let skipped = kernel.skipped()?;
         let rings = kernel.rings()?;
         let hierarchies =
@@ -345,19 +349,31 @@ impl Live {
             })
             .collect();
         let (undecodable, skipped) = (self.undecodable, self.skipped.count());
-        let denied = match &mut self.calls {
+        let (denied, called) = match &mut self.calls {
             Some(calls) => {
                 calls.learn(self.core.world(), &mut self.kernel, now_ns)?;
-                calls.denials(self.core.world(), &mut self.kernel)?
+                let denied = calls.denials(self.core.world(), &mut self.kernel)?;
+                (denied, calls.first_uses(self.core.world(), now_ns))
             }
-            None => Vec::new(),
+            None => (Vec::new(), Vec::new()),
         };
         let clock = Clock::now();
         let capabilities = match &mut self.capabilities {
             Some(audit) => audit.refusals(self.core.world(), now_ns),
             None => Vec::new(),
         };
-        let tick = Tick { now_ns, clock, lost, undecodable, skipped, sweep, displaced, denied, capabilities };
+        let tick = Tick {
+            now_ns,
+            clock,
+            lost,
+            undecodable,
+            skipped,
+            sweep,
+            displaced,
+            denied,
+            capabilities,
+            called,
+        };
         if let Some(recorder) = &self.recorder {
             recorder.tick(&tick);
         }

@@ -7,13 +7,13 @@ use std::{path::PathBuf, sync::atomic::AtomicU32};
 
 use observer_common::{
     Cgroup, CgroupMove, Exec, Exit, Fork, Header, Inodes, Kind, NS_IPC, NS_MNT, NS_NET, NS_PID,
-    NS_PID_FOR_CHILDREN, NS_UTS, Syscall, door, flags,
+    NS_PID_FOR_CHILDREN, NS_UTS, Syscall, door, flags, verdict,
 };
 
 use super::*;
 use crate::{
     decode::build::{frame, header},
-    enrich::{HostRecord, Snapshot},
+    enrich::{DenialCount, FirstUse, HostRecord, Snapshot},
     host::{Hierarchy, ProcFacts},
     model::{Alert, Clock, Severity},
 };
@@ -180,6 +180,12 @@ impl Story {
         self.recorder.frame(&frame(h, &Exit { status: 0, reserved: 0 }, b""));
     }
 
+    fn tick(&mut self, called: Vec<FirstUse>, denied: Vec<DenialCount>) {
+        self.time_ns += 1_000_000_000;
+        let tick = Tick { denied, called, ..Tick::quiet(self.time_ns) };
+        self.recorder.tick(&tick);
+    }
+
     /// The alerts, the same at each of three replays.
     fn ends(&self) -> Vec<Alert> {
         self.recorder.finish().expect("the recording is written");
@@ -237,6 +243,43 @@ pub(super) fn out(types: &[usize]) -> Inodes {
         tuple[*ns] = host_tuple()[*ns];
     }
     tuple
+}
+
+/// Which calls are new is found at the kernel side's tables, so a recording has it, and a replay tells it as the live run did.
+#[test]
+fn first_uses_and_refusals_are_in_a_recording() {
+    let mut story = Story::begin();
+    story.container_starts();
+    let first_use = |nr| FirstUse { slot: SLOT, nr, observed_ns: 610_000_000_000, known: 45 };
+    let mut denied = vec![DenialCount {
+        slot: SLOT,
+        nr: 272,
+        verdict: verdict::DENIED,
+        count: 3,
+        errno: 1,
+        last_ns: story.time_ns,
+        tgid: 100,
+        start_ns: 1_900_000_000,
+    }];
+    // The second tick tells of a slot that nobody knows.
+    for called in [vec![first_use(101), first_use(165)], vec![FirstUse { slot: SLOT + 7, ..first_use(1) }]] {
+        story.tick(called, std::mem::take(&mut denied));
+    }
+    // Alerts of so young a container wait for its name, and then go out without.
+    story.answer_nothing();
+    let alerts = story.ends();
+    let told: Vec<_> = alerts
+        .iter()
+        .map(|alert| (alert.rule.as_str(), alert.evidence.syscall.as_deref().unwrap_or(""), alert.count))
+        .collect();
+    let expected = [
+        ("seccomp.denied", "unshare", 3),
+        ("syscall.first_use", "ptrace", 1),
+        ("syscall.first_use", "mount", 1),
+    ];
+    assert_eq!(told, expected);
+    assert!(alerts[0].process.is_some() && alerts[1].process.is_none());
+    assert!(alerts.iter().all(|alert| alert.container.as_ref().is_some_and(|it| it.id == ID)));
 }
 
 pub(super) const JOIN: u32 = flags::CHANGED | flags::EXPLAINED;

@@ -6,7 +6,7 @@ use crate::model::Severity;
 pub const RULE: Rule = Rule { definition: &DEFINITION, judge };
 
 static DEFINITION: Definition = Definition {
-    id: "posture.seccomp_off",
+    id: "seccomp.unconfined",
     title: "No seccomp filter",
     severity: Severity::Warning,
     what: "The seccomp mode of each of the container's processes: 0 disabled, 1 strict, 2 filter.",

@@ -44,6 +44,9 @@ fn details(event: &EventRecord) -> Vec<String> {
     if let Some(arguments) = &detail.arguments {
         parts.push(format!("{}({})", Untrusted(&event.kind, NAME), Untrusted(arguments, PATH)));
     }
+    if let Some(call) = &detail.syscall {
+        parts.push(Untrusted(call, NAME).to_string());
+    }
     if let Some(result) = &detail.result {
         parts.push(format!("= {}", Untrusted(result, NAME)));
     }

@@ -156,18 +156,7 @@ impl Run {
             }
             self.now_ns.set(due);
             let alerts = if due == tick {
-                let clock = Clock { offset_ns: 1_700_000_000_000_000_000 };
-                let tick = Tick {
-                    now_ns: due,
-                    clock,
-                    lost: Default::default(),
-                    undecodable: 0,
-                    skipped: 0,
-                    sweep: false,
-                    denied: Vec::new(),
-                    capabilities: Vec::new(),
-                    displaced: Vec::new(),
-                };
+                let tick = Tick::quiet(due);
                 self.host.recorder.tick(&tick);
                 self.core.tick(&tick, &mut self.host)
             } else {

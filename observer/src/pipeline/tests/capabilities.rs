@@ -140,18 +140,9 @@ fn a_refused_capability_is_one_alert_whose_count_catches_up() {
     let mut tick = |seconds: u64, count: u64| {
         let now_ns = seconds * 1_000_000_000;
         (refused.count, refused.last_ns) = (count, now_ns);
-        let tick = Tick {
-            now_ns,
-            clock: Clock { offset_ns: 1_700_000_000_000_000_000 },
-            lost: Default::default(),
-            undecodable: 0,
-            skipped: 0,
-            sweep: false,
-            displaced: Vec::new(),
-            denied: Vec::new(),
-            // Of a slot that nobody knows, and of the container's.
-            capabilities: vec![CapabilityRefusal { slot: 5, ..refused.clone() }, refused.clone()],
-        };
+        // Of a slot that nobody knows, and of the container's.
+        let capabilities = vec![CapabilityRefusal { slot: 5, ..refused.clone() }, refused.clone()];
+        let tick = Tick { capabilities, ..Tick::quiet(now_ns) };
         story.recorder.tick(&tick);
     };
     for (seconds, count) in [(10, 1), (11, 4), (12, 4), (80, 5)] {
