@@ -31,6 +31,8 @@ EVERYTHING = MONITORING + [
     "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring",
     "networkPolicy.egress[0].ports[0].port=443",
     "imagePullSecrets[0].name=registry",
+    "secret.name=tokens",
+    "secret.env.OBSERVER_SINK_SIEM_TLS_KEY_FILE=/etc/observer-secret/key",
     "podLabels.team=security",
     "podAnnotations.note=x",
     "nodeSelector.pool=a",
@@ -42,6 +44,7 @@ REFUSED = [
     (["capabilities={ALL}"], "capabilities"),
     (["config.http.listen=9736"], "listen"),
     (["seccompProfile.type=None"], "seccompProfile"),
+    (["secret.env.LD_PRELOAD=/a"], "LD_PRELOAD"),
 ]
 
 problems = []

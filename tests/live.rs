@@ -44,6 +44,8 @@ mod nested;
 mod ordinary;
 #[path = "live/pods.rs"]
 mod pods;
+#[path = "live/receivers.rs"]
+mod receivers;
 #[path = "live/recording.rs"]
 mod recording;
 #[path = "live/refused.rs"]

@@ -68,6 +68,28 @@ fn a_bad_configuration_exits_with_2_and_one_line() {
 }
 
 #[test]
+fn the_environment_can_name_files_of_secrets_and_nothing_else() {
+    let scratch = Scratch::new("environment");
+    let file = scratch
+        .file("observer.yaml", "sinks: [{type: webhook, name: siem, url: \"https://siem.example/\"}]\n");
+    let check = |name: &str, value: &str| {
+        observer(&["config", "check", "--config", &file]).env(name, value).output().expect("start observer")
+    };
+    let good = check("OBSERVER_SINK_SIEM_HEADER_AUTHORIZATION_FILE", "/run/token");
+    assert_eq!((good.status.code(), text(&good.stderr)), (Some(0), ""));
+    for (name, value, what) in [
+        ("OBSERVER_SINK_SEIM_TLS_KEY_FILE", "/run/key", "unknown, expected OBSERVER_SINK_<NAME>_TLS_CA_FILE"),
+        ("OBSERVER_SINK_SIEM_TLS_KEY_FILE", "s3cret", "its value is no absolute path"),
+    ] {
+        let bad = check(name, value);
+        let said = text(&bad.stderr);
+        assert_eq!(bad.status.code(), Some(2), "{said}");
+        assert!(said.starts_with(&format!("observer: environment variable {name}: {what}")), "{said}");
+        assert!(said.lines().count() == 1 && !said.contains("s3cret"), "{said}");
+    }
+}
+
+#[test]
 fn the_default_configuration_is_a_good_one() {
     let scratch = Scratch::new("default");
     let output = run(&["config", "default"]);

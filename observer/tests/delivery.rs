@@ -1,5 +1,5 @@
 //! Nothing that was stored is lost, whoever is killed when: ten thousand alerts through a webhook that fails every other
-//! call and is away for a while, and a sender that is killed five times.
+//! call and is away for half a minute, and a sender that is killed five times, before and meanwhile.
 //!
 //! The sender is this program again, so it has a main of its own.
 
@@ -26,7 +26,11 @@ use observer::{
 
 const ALERTS: u64 = 10_000;
 const KILLS: u32 = 5;
-const AWAY: Duration = Duration::from_secs(8);
+/// The kill at which the receiver goes away.
+const GOES_AT: u32 = 2;
+const AWAY: Duration = Duration::from_secs(30);
+/// Between hundred alerts, so that they do not all come before the second kill: three of them are while the receiver is away.
+const PACE: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(240);
 
 fn main() {
@@ -88,6 +92,7 @@ fn send(config: &Path, from: u64) {
             std::thread::sleep(Duration::from_millis(2));
         }
         writeln!(stdout, "{next}").expect("said");
+        std::thread::sleep(PACE);
     }
     while value(&metrics, "observer_sink_backlog{sink=\"siem\"}") > 0 {
         std::thread::sleep(Duration::from_millis(20));
@@ -206,6 +211,9 @@ fn killed_senders_lose_nothing() {
         std::thread::spawn(move || receiver.listen(listener))
     };
     let (stored, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut listening = Some(listening);
+    let mut again = None;
+    let killed = Arc::new(AtomicBool::new(false));
     for n in 1..=KILLS {
         let from = stored.load(Ordering::Relaxed);
         let mut child = spawn(&config, from, &stored, &done);
@@ -216,24 +224,31 @@ fn killed_senders_lose_nothing() {
             assert!(Instant::now() < deadline, "only {} are stored", stored.load(Ordering::Relaxed));
             std::thread::sleep(Duration::from_millis(3 + u64::from(n)));
         }
-        if n == 3 {
+        if n == GOES_AT {
             receiver.away.store(true, Ordering::Relaxed);
         }
         child.kill().expect("killed");
         child.wait().expect("its end");
         // What it had said last is in the pipe.
         std::thread::sleep(Duration::from_millis(100));
+        if n == GOES_AT {
+            listening.take().expect("the listener").join().expect("its end");
+            let (receiver, killed) = (Arc::clone(&receiver), Arc::clone(&killed));
+            again = Some(std::thread::spawn(move || {
+                std::thread::sleep(AWAY);
+                // On a machine that is slow, longer.
+                while !killed.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                let listener = TcpListener::bind(("127.0.0.1", port)).expect("the same port");
+                receiver.away.store(false, Ordering::Relaxed);
+                receiver.listen(listener);
+            }));
+        }
     }
-    listening.join().expect("the listener");
-    let again = {
-        let receiver = Arc::clone(&receiver);
-        std::thread::spawn(move || {
-            std::thread::sleep(AWAY);
-            let listener = TcpListener::bind(("127.0.0.1", port)).expect("the same port");
-            receiver.away.store(false, Ordering::Relaxed);
-            receiver.listen(listener);
-        })
-    };
+    killed.store(true, Ordering::Relaxed);
+    let before = receiver.got.lock().expect("not poisoned").len();
+    assert!(before > 0, "nothing came before it went");
     let mut last = spawn(&config, stored.load(Ordering::Relaxed), &stored, &done);
     let deadline = Instant::now() + PATIENCE;
     while !done.load(Ordering::Relaxed) {
@@ -247,7 +262,7 @@ fn killed_senders_lose_nothing() {
     }
     assert!(last.wait().expect("its end").success());
     receiver.away.store(true, Ordering::Relaxed);
-    again.join().expect("the listener");
+    again.expect("it went").join().expect("the listener");
     let got = receiver.got.lock().expect("not poisoned");
     let different: BTreeSet<u64> = got.iter().copied().collect();
     let missing: Vec<u64> = (0..ALERTS).filter(|n| !different.contains(n)).collect();

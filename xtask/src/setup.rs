@@ -42,7 +42,7 @@ struct Tool {
     needed_for: fn(Purpose) -> bool,
 }
 
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 18] = [
     Tool { package: "gcc", present: || find("cc").is_some(), needed_for: |_| true },
     Tool {
         package: "libc6-dev",
@@ -87,6 +87,14 @@ const TOOLS: [Tool; 15] = [
         present: || find("promtool").is_some(),
         needed_for: |it| matches!(it, Purpose::Test | Purpose::Ci),
     },
+    // Receivers that are not ours, for the tests of the sinks.
+    Tool {
+        package: "prometheus-alertmanager",
+        present: || find("prometheus-alertmanager").is_some(),
+        needed_for: tests,
+    },
+    Tool { package: "rsyslog", present: || find("rsyslogd").is_some(), needed_for: tests },
+    Tool { package: "rsyslog-openssl", present: has_rsyslog_tls, needed_for: tests },
     // For what checks the chart and the manifests.
     Tool { package: "python3-venv", present: has_venv, needed_for: |it| it == Purpose::Ci },
 ];
@@ -98,6 +106,12 @@ fn machines(purpose: Purpose) -> bool {
 
 fn tests(purpose: Purpose) -> bool {
     purpose == Purpose::Test
+}
+
+/// rsyslog loads what speaks TLS from a file of its own.
+fn has_rsyslog_tls() -> bool {
+    let libraries = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"].map(Path::new);
+    libraries.iter().any(|dir| dir.join("rsyslog/lmnsd_ossl.so").exists())
 }
 
 /// Debian keeps the part that puts pip into a new environment in a package of its own.

@@ -15,6 +15,8 @@ pub enum ConfigError {
     TooLarge { path: PathBuf, limit: u64 },
     #[error("{}:{line}: {what}", render::escape(&path.to_string_lossy()))]
     Invalid { path: PathBuf, line: u64, what: String },
+    #[error("environment variable {}: {what}", Untrusted(name, MAX_WORDS))]
+    Environment { name: String, what: String },
 }
 
 impl ConfigError {

@@ -1,6 +1,7 @@
 //! The configuration: one YAML file, strict. A key that is not known is an error, because a misspelt one would
 //! otherwise silently mean its default.
 
+mod environment;
 mod error;
 mod exceptions;
 mod limits;
@@ -252,16 +253,19 @@ pub struct KernelOptions {
 }
 
 impl Config {
-    /// The named file; without one, [`DEFAULT_PATH`] if it exists, else the defaults.
+    /// The named file; without one, [`DEFAULT_PATH`] if it exists, else the defaults. Files of secrets may be named by the
+    /// environment instead (`environment.rs`).
     pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
         let read = |path: &Path| Config::read(path);
-        match path {
+        let mut config = match path {
             Some(path) => read(path),
             None => match read(Path::new(DEFAULT_PATH)) {
                 Err(error) if error.is_not_found() => Ok(Config::default()),
                 result => result,
             },
-        }
+        }?;
+        environment::apply(&mut config.sinks, std::env::vars_os())?;
+        Ok(config)
     }
 
     fn read(path: &Path) -> Result<Config, ConfigError> {

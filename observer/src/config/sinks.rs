@@ -41,6 +41,23 @@ impl SinkConfig {
         }
     }
 
+    /// The files that have its secrets: headers' values, and what TLS speaks with. A file has none.
+    pub(super) fn secrets(&mut self) -> Secrets<'_> {
+        match self {
+            SinkConfig::File(_) => Secrets::default(),
+            SinkConfig::Syslog(it) => Secrets { tls: Some(&mut it.tls), header_files: None },
+            SinkConfig::Webhook(it) => {
+                Secrets { tls: Some(&mut it.tls), header_files: Some(&mut it.header_files) }
+            }
+            SinkConfig::Alertmanager(it) => {
+                Secrets { tls: Some(&mut it.tls), header_files: Some(&mut it.header_files) }
+            }
+            SinkConfig::Otlp(it) => {
+                Secrets { tls: Some(&mut it.tls), header_files: Some(&mut it.header_files) }
+            }
+        }
+    }
+
     pub fn filter(&self) -> &SinkFilter {
         match self {
             SinkConfig::File(it) => &it.filter,
@@ -50,6 +67,12 @@ impl SinkConfig {
             SinkConfig::Otlp(it) => &it.filter,
         }
     }
+}
+
+#[derive(Default)]
+pub(super) struct Secrets<'a> {
+    pub tls: Option<&'a mut Tls>,
+    pub header_files: Option<&'a mut BTreeMap<String, PathBuf>>,
 }
 
 /// Which alerts a sink gets. Empty parts let everything through; all that are there must fit.
@@ -485,7 +508,7 @@ fn write_uri<S: serde::Serializer>(uri: &Uri, serializer: S) -> Result<S::Ok, S:
 }
 
 /// Headers that are ours to set.
-const OURS: &[&str] =
+pub(super) const OURS: &[&str] =
     &["host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "te"];
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -209,6 +209,79 @@ fn what_is_refused_is_skipped_alone_and_counted() {
     assert_eq!(value(&metrics, &dropped("siem", "rejected")), 1);
 }
 
+/// A token that has run out, then the right to use it, then the path: each is mended, and nothing is lost or out of order.
+#[test]
+fn what_denies_the_agent_is_waited_for() {
+    let scratch = Scratch::new("delivery-denied");
+    std::fs::create_dir_all(&scratch.0).expect("a directory");
+    let token = scratch.0.join("token");
+    std::fs::write(&token, "Bearer old\n").expect("written");
+    let right = Arc::new(AtomicU64::new(403));
+    let now = Arc::clone(&right);
+    let (port, received) = receiver(move |request| {
+        let known = request.headers.contains("authorization: bearer new\r\n");
+        Some(if known { now.load(Ordering::Relaxed) as u16 } else { 401 })
+    });
+    let agent = Agent::start(&config(
+        &scratch.0,
+        &format!(
+            "  - {{type: webhook, name: siem, url: \"http://127.0.0.1:{port}\", batch: 7, header_files: {{Authorization: {}}}}}\n",
+            token.display()
+        ),
+    ));
+    let retries = "observer_sink_retries_total{sink=\"siem\"}";
+    let wait_more = || {
+        let before = agent.value(retries);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while agent.value(retries) < before + 2 {
+            assert!(Instant::now() < deadline, "it does not try again");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(agent.value("observer_sink_up{sink=\"siem\"}"), 0);
+    };
+    agent.send(0..20);
+    wait_more();
+    std::fs::write(&token, "Bearer new\n").expect("written");
+    wait_more();
+    right.store(404, Ordering::Relaxed);
+    agent.send(20..30);
+    wait_more();
+    assert_eq!(agent.value("observer_sink_backlog{sink=\"siem\"}"), 30);
+    right.store(200, Ordering::Relaxed);
+    agent.wait("observer_sink_alerts_total{sink=\"siem\"}", 30);
+    let metrics = agent.end();
+    let lines: String =
+        received.try_iter().map(|it| String::from_utf8_lossy(&it.body).into_owned()).collect();
+    assert_eq!(numbers(&lines), (0..30).collect::<Vec<_>>());
+    assert_eq!(value(&metrics, &dropped("siem", "rejected")), 0);
+}
+
+/// A firewall in front of the receiver does not like what one container does. That must not be a way to silence the sink.
+#[test]
+fn what_is_denied_for_its_content_holds_up_nothing() {
+    let scratch = Scratch::new("delivery-firewall");
+    let (port, received) = receiver(|request| {
+        let text = String::from_utf8_lossy(&request.body);
+        Some(if text.contains("number 7\"") || text.contains("number 8\"") { 403 } else { 200 })
+    });
+    let agent = Agent::start(&config(
+        &scratch.0,
+        &format!("  - {{type: webhook, name: siem, url: \"http://127.0.0.1:{port}\", batch: 5}}\n"),
+    ));
+    agent.send(0..20);
+    agent.wait("observer_sink_alerts_total{sink=\"siem\"}", 18);
+    agent.wait("observer_sink_backlog{sink=\"siem\"}", 0);
+    let metrics = agent.end();
+    let lines: String =
+        received.try_iter().map(|it| String::from_utf8_lossy(&it.body).into_owned()).collect();
+    // What was tried alone came twice, and once too early.
+    let mut got = numbers(&lines);
+    got.sort_unstable();
+    got.dedup();
+    assert_eq!(got, (0..20).filter(|n| ![7, 8].contains(n)).collect::<Vec<_>>());
+    assert_eq!(value(&metrics, &dropped("siem", "rejected")), 2);
+}
+
 #[test]
 fn a_receiver_that_is_away_gets_it_from_the_next_agent() {
     let scratch = Scratch::new("delivery-away");

@@ -25,6 +25,8 @@ static DEFINITION: Definition = Definition {
            says tp_btf) only for capabilities that are never asked for without meaning it: AUDIT_CONTROL, AUDIT_WRITE, \
            CHOWN, KILL, LINUX_IMMUTABLE, MKNOD, NET_BIND_SERVICE, NET_RAW, SETFCAP, SYS_BOOT, SYS_CHROOT, SYS_MODULE, \
            SYS_TIME.",
+    looks: "sh (pid 100) of container web was refused CAP_SYS_TIME, which the container has not been given",
+    evidence: &["capability", "user_namespace"],
     false_positives: "Programs that try what they can do without: ss asks for NET_ADMIN, sudo for SYS_RESOURCE, whoever reads \
                       /proc/PID/exe of another user's process for SYS_PTRACE.",
     response: "Ask what the program wanted with it. If it is the container's work and fails, give it this one capability; if not, \
@@ -69,10 +71,7 @@ mod tests {
             assert_eq!((draft.severity, draft.subject.as_str()), (Severity::Notice, name));
             assert_eq!(draft.evidence.capability.as_deref(), Some(name));
             assert_eq!(draft.evidence.user_namespace, Some(user_ns).filter(|it| *it != 0));
-            let message = format!(
-                "sh (pid 100) of container web was refused {name}, which the container has not been given"
-            );
-            assert_eq!(draft.message, message);
+            assert_eq!(draft.message, DEFINITION.looks.replace("CAP_SYS_TIME", name));
         }
     }
 

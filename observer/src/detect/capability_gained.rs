@@ -21,6 +21,8 @@ static DEFINITION: Definition = Definition {
            credentials. A set-user-ID program stays within the bounding set and is not told; a user namespace of its own \
            is `namespace.nested`. Seen at the process's next fork, exec, change of namespaces or root, or exit. Of processes \
            older than the agent, what they had when first seen counts as granted.",
+    looks: "sh (pid 100) of container web has got CHOWN and SYS_ADMIN, without having executed anything",
+    evidence: &["capabilities"],
     false_positives: "None known.",
     response: "Treat the node as compromised: isolate it, keep its memory and disk for forensics. Do not trust what the node \
                says of itself.",
@@ -92,6 +94,7 @@ mod tests {
             finding.fact = Fact::CapabilitiesGained(Gain { before, after, against });
             let draft = on_finding(&finding, &world).expect("a draft");
             assert_eq!(draft.message, format!("sh (pid 100) of container web {message}"));
+            assert_eq!(draft.message == DEFINITION.looks, against == Against::Held);
             assert_eq!(draft.severity, Severity::Critical);
             let sets = draft.evidence.capabilities.expect("the sets");
             assert_eq!(sets.before.len() + sets.gained.len(), sets.after.len());

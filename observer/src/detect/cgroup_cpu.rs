@@ -21,6 +21,8 @@ static DEFINITION: Definition = Definition {
     what: "In more than the configured share of its periods (`evidence.percent`) the container used up its CPU quota (cpu.max, \
            v1 cpu.cfs_quota_us) and had to wait for the next one, for the configured time. Told at its beginning \
            (`firing`) and its end (`resolved`).",
+    looks: "container web is throttled by its quota of 0.1 CPU in 98 % of its periods",
+    evidence: &["condition", "quota_us", "period_us", "percent", "lasted_ms"],
     false_positives: "Batch jobs that are meant to use all of a small quota: `limits.cpu.throttled_percent: off` for them.",
     response: "If the work is legitimate, raise the quota, or give the program fewer threads: many threads use up a quota early in \
                each period. If it is not known, look for what runs (miners use all they get).",
@@ -62,10 +64,7 @@ mod tests {
         strain.percent = Some(98);
         strain.cpu = Some(Quota { quota_us: 10_000, period_us: 100_000, throttled_us: 5 });
         let draft = on_finding(&strained(strain.clone()), &world()).expect("an alert");
-        assert_eq!(
-            draft.message,
-            "container web is throttled by its quota of 0.1 CPU in 98 % of its periods"
-        );
+        assert_eq!(draft.message, DEFINITION.looks);
         assert_eq!((draft.evidence.quota_us, draft.evidence.percent), (Some(10_000), Some(98)));
         strain.ended = Some(Ended { lasted_ns: 1_500_000_000, gone: false });
         let draft = on_finding(&strained(strain), &world()).expect("an alert");

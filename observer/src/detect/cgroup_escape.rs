@@ -21,6 +21,8 @@ static DEFINITION: Definition = Definition {
            for somebody else's. By a write to cgroup.procs or tasks, or born there (clone3 with CLONE_INTO_CGROUP). \
            `critical` if a container's process did it; `warning` if a process of the host moved it. What it does \
            afterwards is still attributed to its container.",
+    looks: "sh (pid 100) of container web is now in cgroup /, outside its own /docker/x, moved by sh (pid 7)",
+    evidence: &["door", "from", "to", "target_container", "mover"],
     false_positives: "A host tool that sorts processes into cgroups of its own (`warning`).",
     response: "A container that can write the host's cgroup files has them mounted: find out why. On v1 the same mount \
                often allows release_agent, which is a full escape.",
@@ -92,6 +94,7 @@ mod tests {
             });
             let draft = on_finding(&finding, &world).unwrap();
             assert_eq!(draft.severity, expected);
+            assert_eq!(draft.message, DEFINITION.looks);
             assert_eq!(draft.evidence.from.as_deref(), Some("/docker/x"));
             assert_eq!(draft.evidence.to.as_deref(), Some("/"));
             assert_eq!(draft.evidence.door.as_deref(), Some("cgroup.procs"));

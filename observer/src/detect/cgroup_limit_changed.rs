@@ -19,6 +19,8 @@ static DEFINITION: Definition = Definition {
            what it was: `evidence.changes` has the file, the old and the new value as the kernel has them (rounded to \
            pages). `process` is who wrote, where that was seen (fanotify; by an agent with CAP_SYS_ADMIN). `critical` if it \
            is a container's process: it can write the host's cgroup files. Else `notice`.",
+    looks: "memory.max of container web changed from 33554432 to unlimited, by sh (pid 100) inside it",
+    evidence: &["changes", "mover", "writer_container"],
     false_positives: "`notice`: `docker update`, `systemctl set-property`, the kubelet's CPU manager and in-place resizes of pods.",
     response: "For `critical`: find out how the container got at cgroup files (a writable mount of them, CAP_SYS_ADMIN), and \
                take it away. For `notice`: hold it against who was to change limits then.",
@@ -121,7 +123,7 @@ mod tests {
         assert_eq!(host.evidence.changes.len(), 3);
         let inside = draft(&["memory.max"], Some((100, Some(web()))));
         assert_eq!(inside.severity, Severity::Critical);
-        assert!(inside.message.ends_with(", by sh (pid 100) inside it"), "{}", inside.message);
+        assert_eq!(inside.message, DEFINITION.looks);
         let other = draft(&["memory.max"], Some((100, Some(other()))));
         assert_eq!(other.severity, Severity::Critical);
         assert!(other.message.ends_with(", by sh (pid 100) of container db"), "{}", other.message);

@@ -24,6 +24,8 @@ static DEFINITION: Definition = Definition {
            page cache) has been above the configured share of the limit for the configured time (`warning`). \
            `evidence.limit` is the limit that was met, which may be that of a cgroup above the container (a pod's). Told \
            at its beginning (`firing`) and its end (`resolved`).",
+    looks: "container web is at its memory limit of 32MiB, using 31MiB: the kernel has to reclaim",
+    evidence: &["condition", "limit", "usage_bytes", "percent", "hits", "lasted_ms"],
     false_positives: "A container that reads or writes many files fills its limit with page cache, which is at the limit and \
                       harmless: `limits.memory.at_limit: false` for such containers.",
     response: "Find out what grows (`observer top`, `observer inspect`); raise the limit or mend the leak before the kernel \
@@ -76,12 +78,7 @@ mod tests {
     fn each_condition_at_its_beginning_and_its_end() {
         let world = world();
         for (kind, ended, severity, message) in [
-            (
-                StrainKind::MemoryAtLimit,
-                None,
-                Severity::Warning,
-                "container web is at its memory limit of 32MiB, using 31MiB: the kernel has to reclaim",
-            ),
+            (StrainKind::MemoryAtLimit, None, Severity::Warning, DEFINITION.looks),
             (
                 StrainKind::MemoryFailing,
                 None,

@@ -23,6 +23,8 @@ static DEFINITION: Definition = Definition {
            may be innocent. `process` and `evidence.victim` are whom it killed, `evidence.others` who else was in the \
            container. A kill that only the kernel's counter (`oom_kill` of memory.events, memory.oom_control) tells of \
            has no victim.",
+    looks: "the kernel killed hog (pid 100, 31MiB resident) of container web at its memory limit of 32MiB",
+    evidence: &["scope", "limit", "usage_bytes", "victim", "others", "others_more", "hits"],
     false_positives: "None: somebody was killed.",
     response: "Raise memory.max, or find out what grew: `observer top` and observer_container_memory_* over time. For `host`: give \
                containers limits and requests that the node can keep.",
@@ -123,7 +125,7 @@ mod tests {
     fn what_ran_out_is_told() {
         let whom = "the kernel killed hog (pid 100, 31MiB resident) of container web";
         let draft_of = |scope| draft(kill(scope));
-        assert_eq!(draft_of(OomScope::Cgroup).message, format!("{whom} at its memory limit of 32MiB"));
+        assert_eq!(draft_of(OomScope::Cgroup).message, DEFINITION.looks);
         let above = LimitAt { limit: 64 << 20, hierarchy: 0, path: Some("/pod".into()), own: false };
         let nested = draft(OomKill { at: Some(above), ..kill(OomScope::Cgroup) });
         assert_eq!(nested.message, format!("{whom} at the memory limit of 64MiB of cgroup /pod above it"));

@@ -22,6 +22,8 @@ static DEFINITION: Definition = Definition {
            above it (`evidence.limit`), was met; `evidence.hits` says how often. `growth`: it gains more tasks (threads \
            count) in a second than configured, whatever its limit. Told at its beginning (`firing`) and its end \
            (`resolved`); `process` is the one whose fork was refused first.",
+    looks: "container web is at its pids limit of 50: sh (pid 100) may not fork",
+    evidence: &["condition", "limit", "tasks", "hits", "growth_per_second", "lasted_ms"],
     false_positives: "`growth`: a program that starts hundreds of threads at once. `at_limit`: a limit that is too small for the \
                       program's threads.",
     response: "A fork bomb is stopped by its limit: stop the container. Without a limit (`observer audit` shows it) it takes \
@@ -72,7 +74,7 @@ mod tests {
         let mut finding = strained(strain.clone());
         finding.subject = refused(observer_common::Kind::Setns).subject;
         let draft = on_finding(&finding, &world).expect("an alert");
-        assert_eq!(draft.message, "container web is at its pids limit of 50: sh (pid 100) may not fork");
+        assert_eq!(draft.message, DEFINITION.looks);
         let limit = draft.evidence.limit.expect("a limit");
         assert_eq!((limit.tasks, limit.bytes, draft.evidence.tasks), (Some(50), None, Some(50)));
         strain.ended = Some(Ended { lasted_ns: 20_000_000_000, gone: false });

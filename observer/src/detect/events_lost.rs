@@ -17,6 +17,8 @@ static DEFINITION: Definition = Definition {
     what: "Events found no room on their way to the agent; `evidence.lost` has the number by reason since the last such \
            alert. Ordinary events (fork, exec, exit) go first: what decides about security has a ring of its own. \
            What was lost shows again in the next sweep of all container processes.",
+    looks: "4 events were lost (1 nested, 3 ring_full)",
+    evidence: &["lost"],
     false_positives: "None: it is a count. A short burst on a small node may be acceptable.",
     response: "Raise `rings.events_bytes`, give the agent more CPU, and look for who floods: an attacker may want you \
                blind.",
@@ -48,6 +50,6 @@ mod tests {
         assert!(on_finding(&finding, &world).is_none());
         finding.fact = Fact::Lost { new: [("ring_full".to_owned(), 3), ("nested".to_owned(), 1)].into() };
         let draft = on_finding(&finding, &world).unwrap();
-        assert_eq!(draft.message, "4 events were lost (1 nested, 3 ring_full)");
+        assert_eq!(draft.message, DEFINITION.looks);
     }
 }

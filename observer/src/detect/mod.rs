@@ -46,6 +46,10 @@ pub struct Definition {
     pub needs: &'static [&'static str],
     /// What it means when it fires.
     pub what: &'static str,
+    /// One of its messages, as the detector's own test has it.
+    pub looks: &'static str,
+    /// The fields of `evidence` that it fills, each where there is something to say.
+    pub evidence: &'static [&'static str],
     pub false_positives: &'static str,
     pub response: &'static str,
 }
@@ -104,7 +108,12 @@ pub struct Draft {
 
 /// Asks every detector.
 pub fn detect(finding: &Finding, world: &World) -> Vec<Draft> {
-    DETECTORS.iter().filter_map(|detector| (detector.on_finding)(finding, world)).collect()
+    let drafts: Vec<Draft> =
+        DETECTORS.iter().filter_map(|detector| (detector.on_finding)(finding, world)).collect();
+    // Whatever any test makes of any finding: the reference says all that an alert may have.
+    #[cfg(test)]
+    drafts.iter().for_each(testing::assert_documented);
+    drafts
 }
 
 /// A container as a message names it: its name, else the short form of its id.

@@ -19,6 +19,8 @@ static DEFINITION: Definition = Definition {
            exploit that rewrites a task, and of a 32-bit system call (int 0x80), which the kernel's system call \
            tracepoints do not show. If the namespace is the host's or another container's, it is `namespace.escape` \
            with `evidence.door` \"unseen\" instead.",
+    looks: "sh (pid 100) of container web changed its uts namespace without any watched system call",
+    evidence: &["door", "types"],
     false_positives: "32-bit programs that call unshare. Loss of events: see `events_lost_before`.",
     response: "Find out which program did it. A 32-bit program on a 64-bit host is worth a look by itself; anything \
                else suggests that the kernel was attacked: isolate the node.",
@@ -62,6 +64,7 @@ mod tests {
         let world = world();
         let nobody = vec![("uts".to_string(), Owner::Unknown)];
         let draft = on_finding(&changed(&world, &nobody, &[], Door::Unseen), &world).unwrap();
+        assert_eq!(draft.message, DEFINITION.looks);
         assert_eq!(draft.namespaces.unwrap().changed, ["uts"]);
         assert!(on_finding(&changed(&world, &nobody, &[], Door::Call(Kind::Setns)), &world).is_none());
         let host = vec![("uts".to_string(), Owner::Host)];

@@ -16,6 +16,8 @@ static DEFINITION: Definition = Definition {
     needs: &["setns", "exec"],
     what: "A process of the host joined namespaces of a container and executed a program there without being put into \
            the container's cgroup, as a runtime's `exec` would. It escapes the container's limits and its accounting.",
+    looks: "sh (pid 100) of the host runs in the net namespace of container db, outside its cgroup",
+    evidence: &["door", "types", "target_container"],
     false_positives: "An administrator's nsenter. Network plugins that run programs in a pod's network namespace while \
                       the pod is already running.",
     response: "Ask who did it: `process.ancestors` leads to the login or the service. Use the runtime's exec instead.",
@@ -70,6 +72,6 @@ mod tests {
         };
         let draft = on_finding(&finding, &world).unwrap();
         assert_eq!(draft.severity, Severity::Warning);
-        assert!(draft.message.contains("container db"), "{}", draft.message);
+        assert_eq!(draft.message, DEFINITION.looks);
     }
 }

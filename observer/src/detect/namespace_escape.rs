@@ -20,6 +20,8 @@ static DEFINITION: Definition = Definition {
            for it, nor made inside it. `critical` if that namespace is the host's or another container's; `warning` if \
            its owner is not known. It does not matter how the process got there: the state is what is compared. \
            A refused attempt (EPERM, EACCES) is told as `notice` with `evidence.errno`.",
+    looks: "sh (pid 100) of container web is now in the host's mnt namespace: it left its container",
+    evidence: &["syscall", "door", "target_container", "types", "errno", "displaced"],
     false_positives: "Privileged maintenance containers that use nsenter on purpose (node shells, some CSI and CNI \
                       agents). Give them the namespaces they need from the start (hostPID, hostNetwork), and they are \
                       part of the baseline.",
@@ -164,6 +166,9 @@ mod tests {
     #[test]
     fn changed_and_host_are_sorted_and_exact() {
         let world = world();
+        let mnt = [("mnt".to_string(), Owner::Host)];
+        let draft = on_finding(&changed(&world, &mnt, &[], Door::Call(Kind::Setns)), &world).unwrap();
+        assert_eq!(draft.message, DEFINITION.looks);
         let foreign: Vec<_> = ["uts", "mnt", "ipc", "net"].map(|n| (n.to_string(), Owner::Host)).into();
         let draft = on_finding(&changed(&world, &foreign, &[], Door::Call(Kind::Setns)), &world).unwrap();
         let view = draft.namespaces.unwrap();

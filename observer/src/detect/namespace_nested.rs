@@ -20,6 +20,8 @@ static DEFINITION: Definition = Definition {
            capability inside it and so opens kernel code that containers are usually kept from: most kernel exploits \
            begin there. Other types (`info`) are ordinary for build tools and sandboxes. The new namespaces count as \
            the container's own afterwards. A refused attempt is told as `notice` with `evidence.errno`.",
+    looks: "sh (pid 100) of container web made a new user namespace",
+    evidence: &["syscall", "door", "types", "errno"],
     false_positives: "Browsers, bubblewrap, rootless builders (buildkit, podman, kaniko) in containers.",
     response: "If the image has no reason to build sandboxes, refuse it: the runtimes' default seccomp profile denies \
                unshare and clone with namespace flags without CAP_SYS_ADMIN.",
@@ -99,6 +101,8 @@ mod tests {
             let got = on_finding(&changed(&world, &[], &made, door), &world).map(|draft| draft.severity);
             assert_eq!(got, expected, "{made:?}");
         }
+        let draft = on_finding(&changed(&world, &[], &["user"], door), &world).unwrap();
+        assert_eq!(draft.message, DEFINITION.looks);
         let joined = vec![("net".to_string(), Owner::Host)];
         assert!(on_finding(&changed(&world, &joined, &[], Door::Call(Kind::Setns)), &world).is_none());
     }

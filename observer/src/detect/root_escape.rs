@@ -23,6 +23,8 @@ static DEFINITION: Definition = Definition {
            (`evidence.path_source` \"kernel\"), in the mount namespace that its mount belongs to; after a pivot_root that \
            is where the old root was, usually `/`. Of a refused attempt, and where the kernel's cannot be read, it is what \
            the caller's memory holds (\"caller\"), which another thread may have rewritten.",
+    looks: "sh (pid 100) of container web has the host's root file system as its root (chroot)",
+    evidence: &["syscall", "door", "root", "to", "path_source", "errno"],
     false_positives: "Node maintenance pods that mount the host's root and chroot into it on purpose (debug pods, some \
                       upgrade agents).",
     response: "As for namespace.escape. Ask why the container mounts the host's root at all.",
@@ -106,6 +108,7 @@ mod tests {
                 finding.fact = Fact::Root { door: Door::Call(Kind::Chroot), verdict, path: path.clone() };
                 let draft = on_finding(&finding, &world).unwrap();
                 assert_eq!(draft.severity, Severity::Critical);
+                assert_eq!(draft.message == DEFINITION.looks, verdict == RootVerdict::HostRoot);
                 assert_eq!(draft.evidence.to, path.as_ref().map(|path| path.text.clone()));
                 assert_eq!(draft.evidence.path_source, path.map(|path| path.source));
             }

@@ -18,6 +18,8 @@ static DEFINITION: Definition = Definition {
            alert for each container and call, with the count of all, so also of later ones. A warning for calls by which one \
            leaves a container or attacks the kernel; info where the filter says that there is no such call (ENOSYS), which \
            programs are prepared for; else a notice. `evidence.errno` is what the program got. Only with `audit.seccomp`.",
+    looks: "sh (pid 100) of container web called unshare, which its seccomp filter refuses (EPERM)",
+    evidence: &["syscall", "errno"],
     false_positives: "Programs that try what they can do without: docker's default profile says ENOSYS to every clone3 of a \
                       current C library.",
     response: "Ask what the program wanted with it. If it is the container's work, record a profile that has it; if not, treat \
@@ -79,6 +81,7 @@ mod tests {
             let draft = on_finding(&finding, &world).unwrap();
             assert_eq!((draft.severity, draft.subject.as_str()), (severity, call));
             assert_eq!(draft.evidence.syscall.as_deref(), Some(call));
+            assert_eq!(draft.message == DEFINITION.looks, call == "unshare");
             finding.fact = Fact::SeccompKilled(fact);
             assert!(on_finding(&finding, &world).is_none());
         }

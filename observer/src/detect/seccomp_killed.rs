@@ -17,6 +17,8 @@ static DEFINITION: Definition = Definition {
     what: "A container's process made a system call that its seccomp filter answers with SIGSYS (`SCMP_ACT_KILL_PROCESS`, \
            `SCMP_ACT_TRAP`) or by ending the thread (`SCMP_ACT_KILL_THREAD`). A process that handles SIGSYS goes on. One \
            alert for each container and call, with the count of all. Only with `audit.seccomp`.",
+    looks: "sh (pid 100) of container web called mount, for which its seccomp filter sent it SIGSYS",
+    evidence: &["syscall"],
     false_positives: "Programs that put themselves into a sandbox and emulate what it traps (browsers).",
     response: "As for seccomp.denied. A program that is killed by its own profile after an update needs a new profile.",
 };
@@ -53,10 +55,7 @@ mod tests {
         let fact = |is_thread| SeccompFact { nr: 165, errno: 0, is_thread, count: 1 };
         finding.fact = Fact::SeccompKilled(fact(false));
         let process = on_finding(&finding, &world).unwrap();
-        assert_eq!(
-            process.message,
-            "sh (pid 100) of container web called mount, for which its seccomp filter sent it SIGSYS"
-        );
+        assert_eq!(process.message, DEFINITION.looks);
         finding.fact = Fact::SeccompKilled(fact(true));
         let thread = on_finding(&finding, &world).unwrap();
         assert!(thread.message.ends_with("ended the thread") && thread.subject != process.subject);

@@ -20,6 +20,8 @@ static DEFINITION: Definition = Definition {
            are made is read once a second and kept without who made them: the time is that of the reading, up to a second \
            after the call, and there is no process. What was made in the second in which the time ran out is not told. The \
            time begins anew with the agent. Off by default.",
+    looks: "container web called ptrace for the first time in 610 s, after 45 other calls",
+    evidence: &["syscall", "observed_seconds", "known_syscalls"],
     false_positives: "Work that is rare: a log that is rotated, a nightly job, an error that happens for the first time, and \
                       whoever enters the container to look around. A longer time makes fewer of them.",
     response: "Ask whether the container's program has a cause for such a call. Together with other alerts of the container, \
@@ -67,10 +69,7 @@ mod tests {
             finding.fact = Fact::FirstUse(FirstUse { slot: 1, nr, observed_ns: 610_900_000_000, known: 45 });
             let draft = on_finding(&finding, &world).unwrap();
             assert_eq!((draft.severity, draft.subject.as_str()), (Severity::Notice, said));
-            assert_eq!(
-                draft.message,
-                format!("container web called {said} for the first time in 610 s, after 45 other calls")
-            );
+            assert_eq!(draft.message, DEFINITION.looks.replace("ptrace", said));
             let evidence = &draft.evidence;
             assert_eq!((evidence.observed_seconds, evidence.known_syscalls), (Some(610), Some(45)));
             assert_eq!(evidence.syscall.as_deref(), Some(said));

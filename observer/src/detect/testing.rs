@@ -2,6 +2,7 @@
 
 use observer_common::{Host, Kind, NAMESPACES, Root};
 
+use super::Draft;
 use crate::{
     enrich::{Door, Fact, Finding, Foreign, NamespaceChange, Owner, Subject, World},
     model::{ContainerKey, NsType, Runtime, Tuple},
@@ -21,6 +22,15 @@ pub fn world() -> World {
         world.set_baseline(key, Tuple([inode; NAMESPACES]), 0);
     }
     world
+}
+
+/// Its evidence is what the rule's reference says that it may be.
+pub fn assert_documented(draft: &Draft) {
+    let evidence = serde_json::to_value(&draft.evidence).expect("JSON");
+    for key in evidence.as_object().into_iter().flat_map(|it| it.keys()) {
+        let known = draft.definition.evidence.contains(&key.as_str());
+        assert!(known, "the reference of {} lacks evidence.{key}", draft.definition.id);
+    }
 }
 
 pub fn web() -> ContainerKey {

@@ -232,6 +232,7 @@ pub struct Evidence {
     /// CPU time allowed in each period.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_us: Option<u64>,
+    /// How long a period is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub period_us: Option<u64>,
     /// For how long a condition lasted that has ended, in milliseconds.

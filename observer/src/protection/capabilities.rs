@@ -137,10 +137,50 @@ extern "C" fn reduce(_: i32) {
 mod tests {
     use super::*;
 
+    const INSIDE: &str = "OBSERVER_TEST_GIVES_UP";
+
     /// In a process of its own, because it cannot be undone: this test binary, started again.
+    fn start_again(test: &str) {
+        let output = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", &format!("protection::capabilities::tests::{test}"), "--nocapture"])
+            .env(INSIDE, "1")
+            .output()
+            .expect("start this test again");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{}: {said}", output.status);
+    }
+
+    /// A thread that does not come to answer in time, and gets all its signals afterwards.
+    #[test]
+    fn signals_that_come_late_end_nobody() {
+        if std::env::var_os(INSIDE).is_none() {
+            return start_again("signals_that_come_late_end_nobody");
+        }
+        let mine = permitted(io_thread()).expect("this thread's status");
+        let (blocked, is_blocked) = std::sync::mpsc::channel::<()>();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let slow = std::thread::spawn(move || {
+            // SAFETY: plain C structures of our own; all zeros is a valid mask.
+            let mask = |how| unsafe {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                libc::sigaddset(&mut set, libc::SIGRTMIN() + 6);
+                assert_eq!(libc::pthread_sigmask(how, &set, std::ptr::null_mut()), 0);
+            };
+            mask(libc::SIG_BLOCK);
+            blocked.send(()).expect("told");
+            let _ = ended.recv();
+            mask(libc::SIG_UNBLOCK);
+        });
+        is_blocked.recv().expect("it is blocked");
+        let result = keep_only(NEEDED);
+        // Who has nothing more than that is asked nothing.
+        assert_eq!(matches!(result, Err(ProtectionError::Kept(_))), mine & !NEEDED.0 != 0, "{result:?}");
+        drop(end);
+        slow.join().expect("a thread that lives on");
+    }
+
     #[test]
     fn every_thread_gives_up() {
-        const INSIDE: &str = "OBSERVER_TEST_GIVES_UP";
         if std::env::var_os(INSIDE).is_some() {
             let mine = permitted(io_thread()).expect("this thread's status");
             let keep = CapSet(mine & NEEDED.0);
@@ -160,12 +200,6 @@ mod tests {
             assert!(waits.join().expect("a waiting thread, undisturbed"));
             return;
         }
-        let output = std::process::Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "protection::capabilities::tests::every_thread_gives_up", "--nocapture"])
-            .env(INSIDE, "1")
-            .output()
-            .expect("start this test again");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        start_again("every_thread_gives_up");
     }
 }

@@ -43,7 +43,8 @@ impl Alertmanager {
     pub async fn send(&mut self, part: &[Outgoing]) -> Result<(), Failure> {
         let alerts: Vec<Value> = part.iter().map(|it| self.alert(&it.alert)).collect();
         let bytes = Value::from(alerts).to_string().into_bytes();
-        self.http.post(&self.path, Body { content_type: "application/json", bytes, gzip: false }).await
+        let body = Body { content_type: "application/json", bytes, gzip: false };
+        self.http.post(&self.path, body).await.map(drop)
     }
 
     fn alert(&self, alert: &Alert) -> Value {

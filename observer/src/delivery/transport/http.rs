@@ -110,8 +110,8 @@ impl Http {
         Http { target, connection: None }
     }
 
-    /// Sends it, and waits for the answer.
-    pub async fn post(&mut self, path: &str, body: Body) -> Result<(), Failure> {
+    /// Sends it, and waits for the answer; gives its body.
+    pub async fn post(&mut self, path: &str, body: Body) -> Result<Bytes, Failure> {
         let timeout = self.target.timeout;
         let result = match tokio::time::timeout(timeout, self.post_now(path, body)).await {
             Ok(result) => result,
@@ -123,7 +123,7 @@ impl Http {
         result
     }
 
-    async fn post_now(&mut self, path: &str, body: Body) -> Result<(), Failure> {
+    async fn post_now(&mut self, path: &str, body: Body) -> Result<Bytes, Failure> {
         let Body { content_type, bytes, gzip } = body;
         let bytes = Bytes::from(if gzip { zip(&bytes).map_err(Failure::retry)? } else { bytes });
         let authority = self.target.uri.authority().map(|it| it.as_str()).unwrap_or_default();
@@ -185,13 +185,13 @@ where
     Ok(requests)
 }
 
-async fn judge(response: http::Response<hyper::body::Incoming>) -> Result<(), Failure> {
+async fn judge(response: http::Response<hyper::body::Incoming>) -> Result<Bytes, Failure> {
     let (head, body) = response.into_parts();
     // Read, or the connection cannot be used again.
     let text =
         Limited::new(body, MAX_ANSWER_BYTES).collect().await.map(|it| it.to_bytes()).unwrap_or_default();
     if head.status.is_success() {
-        return Ok(());
+        return Ok(text);
     }
     let text = String::from_utf8_lossy(&text);
     let words: String = text.lines().next().unwrap_or_default().chars().take(MAX_REASON_CHARS).collect();
@@ -200,17 +200,29 @@ async fn judge(response: http::Response<hyper::body::Incoming>) -> Result<(), Fa
     } else {
         format!("HTTP {}: {words}", head.status)
     };
-    let later = head.status.is_server_error()
-        // Not followed: alerts go where they were configured to go, and nowhere else.
-        || head.status.is_redirection()
-        || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS].contains(&head.status);
-    if later {
-        let after = head.headers.get(header::RETRY_AFTER).and_then(|it| it.to_str().ok()?.parse().ok());
-        Err(Failure::Retry { why, after: after.map(Duration::from_secs) })
-    } else if head.status == StatusCode::PAYLOAD_TOO_LARGE {
-        Err(Failure::TooLarge { why })
-    } else {
-        Err(Failure::Rejected { why })
+    let after = head.headers.get(header::RETRY_AFTER).and_then(|it| it.to_str().ok()?.parse().ok());
+    Err(failure(head.status, why, after.map(Duration::from_secs)))
+}
+
+/// What an answer other than 2xx means for what was sent. Only where it can be about the alert is the alert given up: what is
+/// wrong with a token, a right or a URL, somebody mends.
+fn failure(status: StatusCode, why: String, after: Option<Duration>) -> Failure {
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            Failure::Retry { why, after }
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            Failure::Denied { why, perhaps: false }
+        }
+        StatusCode::PAYMENT_REQUIRED
+        | StatusCode::FORBIDDEN
+        | StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::GONE => Failure::Denied { why, perhaps: true },
+        StatusCode::PAYLOAD_TOO_LARGE => Failure::TooLarge { why },
+        status if status.is_client_error() => Failure::Rejected { why },
+        // 5xx; and redirections, which are not followed: alerts go where they were configured to go, and nowhere else.
+        _ => Failure::Retry { why, after },
     }
 }
 
@@ -218,4 +230,32 @@ fn zip(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes)?;
     encoder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_about_the_alert_is_given_up() {
+        for (codes, expected) in [
+            (&[100, 301, 302, 307, 408, 425, 429, 500, 502, 503, 504, 507][..], "retry"),
+            (&[401, 407], "denied"),
+            (&[402, 403, 404, 405, 410], "denied, perhaps"),
+            (&[413], "too large"),
+            (&[400, 406, 409, 411, 412, 414, 415, 418, 422, 431], "rejected"),
+        ] {
+            for code in codes {
+                let status = StatusCode::from_u16(*code).expect("a status");
+                let got = match failure(status, String::new(), None) {
+                    Failure::Retry { .. } => "retry",
+                    Failure::Denied { perhaps: false, .. } => "denied",
+                    Failure::Denied { perhaps: true, .. } => "denied, perhaps",
+                    Failure::TooLarge { .. } => "too large",
+                    Failure::Rejected { .. } => "rejected",
+                };
+                assert_eq!(got, expected, "{code}");
+            }
+        }
+    }
 }

@@ -9,20 +9,25 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Failure,
+    Failure, Refused,
     http::{Body, Http, Target},
     tls,
 };
 use crate::{
     config::{OtlpProtocol, OtlpSink},
     delivery::{format, worker::Outgoing},
-    host::cri::grpc::{Connection, GrpcError, UNAVAILABLE_CODES},
+    host::cri::grpc::{Connection, GrpcError, UNAVAILABLE_CODES, UNIMPLEMENTED},
     model::{Alert, Severity},
 };
 
 const HTTP_PATH: &str = "/v1/logs";
 const GRPC_METHOD: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 const MAX_ANSWER_BYTES: usize = 64 << 10;
+const MAX_REASON_CHARS: usize = 200;
+/// grpc: doc/statuscodes.md. The service is not there, or under another name; we may not call it; or it does not know us.
+const NOT_FOUND: u32 = 5;
+const PERMISSION_DENIED: u32 = 7;
+const UNAUTHENTICATED: u32 = 16;
 /// Deeper than any alert.
 const MAX_DEPTH: usize = 16;
 
@@ -59,12 +64,15 @@ impl Otlp {
         Otlp { node: node.to_owned(), gzip: config.gzip, way }
     }
 
-    pub async fn send(&mut self, part: &[Outgoing]) -> Result<(), Failure> {
+    pub async fn send(&mut self, part: &[Outgoing]) -> Result<Option<Refused>, Failure> {
         let request = request(part, &self.node);
-        match &mut self.way {
+        let answer = match &mut self.way {
             Way::Http { http, path } => {
                 let bytes = request.encode_to_vec();
-                http.post(path, Body { content_type: "application/x-protobuf", bytes, gzip: self.gzip }).await
+                let body = Body { content_type: "application/x-protobuf", bytes, gzip: self.gzip };
+                let answer = http.post(path, body).await?;
+                // It was taken: a body that is none of ours (a proxy's, say) changes nothing about that.
+                ExportLogsResponse::decode(answer).unwrap_or_default()
             }
             Way::Grpc { target, connection } => {
                 let timeout = target.timeout;
@@ -75,9 +83,14 @@ impl Otlp {
                 if result.is_err() {
                     *connection = None;
                 }
-                result
+                result?
             }
-        }
+        };
+        let partial = answer.partial_success.filter(|it| it.rejected_log_records > 0);
+        Ok(partial.map(|it| Refused {
+            count: u64::try_from(it.rejected_log_records).unwrap_or(0).min(part.len() as u64),
+            why: it.error_message.chars().take(MAX_REASON_CHARS).collect(),
+        }))
     }
 }
 
@@ -85,7 +98,7 @@ async fn call(
     target: &Target,
     kept: &mut Option<Connection>,
     request: &ExportLogsRequest,
-) -> Result<(), Failure> {
+) -> Result<ExportLogsResponse, Failure> {
     let headers = target.read_headers()?;
     let connection = match kept {
         Some(connection) => connection,
@@ -93,19 +106,16 @@ async fn call(
     };
     let answer: Result<ExportLogsResponse, GrpcError> =
         connection.ask_with(GRPC_METHOD, &headers, request, MAX_ANSWER_BYTES).await;
-    match answer {
-        // Part of it may have been refused, for good.
-        Ok(answer) => match answer.partial_success {
-            Some(partial) if partial.rejected_log_records > 0 => {
-                Err(Failure::Rejected { why: partial.error_message.chars().take(200).collect() })
-            }
-            _ => Ok(()),
-        },
-        Err(GrpcError::Status { code, reason }) if !UNAVAILABLE_CODES.contains(&code) => {
-            Err(Failure::Rejected { why: format!("gRPC status {code}: {reason}") })
+    answer.map_err(|error| {
+        let GrpcError::Status { code, reason } = error else { return Failure::retry(error) };
+        let why = format!("gRPC status {code}: {reason}");
+        match code {
+            UNAUTHENTICATED => Failure::Denied { why, perhaps: false },
+            PERMISSION_DENIED | NOT_FOUND | UNIMPLEMENTED => Failure::Denied { why, perhaps: true },
+            code if UNAVAILABLE_CODES.contains(&code) => Failure::retry(why),
+            _ => Failure::Rejected { why },
         }
-        Err(error) => Err(Failure::retry(error)),
-    }
+    })
 }
 
 async fn open(target: &Target) -> Result<Connection, Failure> {

@@ -1,7 +1,10 @@
 //! Syslog: RFC 5424 messages over UDP (RFC 5426), TCP with octet counting (RFC 6587), TLS (RFC 5425), or a local socket.
 //!
 //! None of these acknowledges anything. Over TCP and TLS a batch counts as delivered when the other side's kernel has
-//! acknowledged all its bytes; what the receiver then does with them is its own.
+//! acknowledged all its bytes and the other side has not hung up by then; what the receiver then does with them is its own.
+//! Who does not want us hangs up only after its kernel has acknowledged what we say first: over TLS 1.3 a client is through with
+//! the handshake before the server has looked at its certificate, and lists of allowed addresses are looked at after the
+//! connection is there. So the first batch on a connection is delivered when nobody has hung up for a moment.
 
 use std::{
     fmt::Write as _,
@@ -12,8 +15,9 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket, UnixDatagram},
+    time::Instant,
 };
 use tokio_rustls::client::TlsStream;
 
@@ -29,6 +33,8 @@ const MAX_HOSTNAME: usize = 255;
 const MAX_MSGID: usize = 32;
 /// What an IP datagram can hold.
 const MAX_DATAGRAM: usize = 65_000;
+/// How long a receiver that does not want us is given to say so.
+const UNWANTED: Duration = Duration::from_millis(500);
 
 pub struct Syslog {
     address: SyslogAddress,
@@ -39,6 +45,8 @@ pub struct Syslog {
     /// As it stands in a message.
     node: String,
     open: Option<Open>,
+    /// Something was delivered over it.
+    wanted: bool,
 }
 
 enum Open {
@@ -58,6 +66,7 @@ impl Syslog {
             facility: config.facility,
             node: printable(node, MAX_HOSTNAME),
             open: None,
+            wanted: false,
         }
     }
 
@@ -75,9 +84,19 @@ impl Syslog {
 
     async fn send_now(&mut self, part: &[Outgoing]) -> Result<(), Failure> {
         let messages: Vec<Vec<u8>> = part.iter().map(|it| self.message(it)).collect();
-        let mut open = match self.open.take() {
-            Some(open) if !open.is_closed() => open,
-            _ => self.open().await?,
+        let mut kept = self.open.take();
+        if let Some(open) = &mut kept
+            && open.stays(Duration::ZERO).await.is_err()
+        {
+            // What is written then is lost, and the first write does not say so.
+            kept = None;
+        }
+        let mut open = match kept {
+            Some(open) => open,
+            None => {
+                self.wanted = false;
+                self.open().await?
+            }
         };
         match &mut open {
             Open::Udp(socket) => {
@@ -102,6 +121,8 @@ impl Syslog {
                 acknowledged(stream.get_ref().0.as_raw_fd()).await?;
             }
         }
+        open.stays(if self.wanted { Duration::ZERO } else { UNWANTED }).await?;
+        self.wanted = true;
         self.open = Some(open);
         Ok(())
     }
@@ -169,23 +190,27 @@ impl Syslog {
 }
 
 impl Open {
-    /// Whether the other side has hung up: what is written then is lost, and the first write does not say so.
-    fn is_closed(&self) -> bool {
-        let stream = match self {
-            Open::Udp(_) | Open::Unix(_) => return false,
-            Open::Tcp(stream) => stream,
-            Open::Tls(stream) => stream.get_ref().0,
-        };
-        let mut byte = [0];
-        // SAFETY: one writable byte, a descriptor that is open; neither waits nor takes anything.
-        let read = unsafe {
-            libc::recv(stream.as_raw_fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
-        };
-        match read {
-            0 => true,
-            // A receiver has nothing to say; over TLS there are records of the protocol's own.
-            1.. => false,
-            _ => io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock,
+    /// An error if the other side has hung up, or does so within `wait`.
+    async fn stays(&mut self, wait: Duration) -> Result<(), Failure> {
+        match self {
+            Open::Udp(_) | Open::Unix(_) => Ok(()),
+            Open::Tcp(stream) => stays(stream, wait).await,
+            Open::Tls(stream) => stays(stream, wait).await,
+        }
+    }
+}
+
+async fn stays<S: AsyncRead + Unpin>(stream: &mut S, wait: Duration) -> Result<(), Failure> {
+    let until = Instant::now() + wait;
+    let mut said = [0; 1024];
+    loop {
+        // Reads at least once, however short the wait.
+        match tokio::time::timeout_at(until, stream.read(&mut said)).await {
+            Err(_) => return Ok(()),
+            Ok(Ok(0)) => return Err(Failure::retry("the other side has hung up")),
+            // A receiver has nothing to say that we would want to know.
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(Failure::retry(format!("the other side has hung up: {error}"))),
         }
     }
 }
@@ -318,6 +343,8 @@ mod tests {
     fn over_tcp_each_message_has_its_length_and_a_hang_up_loses_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut sink = syslog(&format!("tcp://{}", listener.local_addr().expect("its address")));
+        // It hangs up when they count as delivered, and not before.
+        let (hang_up, may_hang_up) = std::sync::mpsc::channel::<()>();
         let reader = std::thread::spawn(move || {
             let mut all = Vec::new();
             for count in [2, 1] {
@@ -336,19 +363,38 @@ mod tests {
                     stream.read_exact(&mut message).expect("a message");
                     all.push(message);
                 }
+                may_hang_up.recv().expect("told to");
             }
             all
         });
         block_on(async {
             sink.send(&[outgoing(), outgoing()]).await.expect("sent");
-            while !sink.open.as_ref().is_none_or(Open::is_closed) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            hang_up.send(()).expect("told");
+            while sink.open.as_mut().expect("open").stays(Duration::from_millis(5)).await.is_ok() {}
             sink.send(&[outgoing()]).await.expect("sent");
+            hang_up.send(()).expect("told");
         });
         let all = reader.join().expect("the reader");
         assert_eq!(all.len(), 3);
         all.iter().for_each(|message| check(message));
+    }
+
+    /// As one does that has a list of allowed senders: its kernel has acknowledged everything by then.
+    #[test]
+    fn who_hangs_up_on_us_has_taken_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut sink = syslog(&format!("tcp://{}", listener.local_addr().expect("its address")));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                std::thread::sleep(Duration::from_millis(100));
+                let _ = stream.read(&mut [0; 65536]);
+            }
+        });
+        for _ in 0..2 {
+            let Err(Failure::Retry { why, .. }) = block_on(sink.send(&[outgoing()])) else { panic!("sent") };
+            assert!(why.starts_with("the other side has hung up"), "{why}");
+        }
     }
 
     /// A server with a certificate for `localhost` that nobody else has signed.

@@ -39,7 +39,7 @@ impl Webhook {
 
     pub async fn send(&mut self, part: &[Outgoing]) -> Result<(), Failure> {
         let (bytes, content_type) = self.encode(part);
-        self.http.post(&self.path, Body { content_type, bytes, gzip: self.gzip }).await
+        self.http.post(&self.path, Body { content_type, bytes, gzip: self.gzip }).await.map(drop)
     }
 
     fn encode(&self, part: &[Outgoing]) -> (Vec<u8>, &'static str) {

@@ -29,8 +29,8 @@ const PREFIX_BYTES: usize = 5;
 /// The method is not known there (grpc: doc/statuscodes.md).
 pub const UNIMPLEMENTED: u32 = 12;
 /// Those after which a question may be repeated (opentelemetry: docs/specs/otlp.md): cancelled, deadline exceeded, resource
-/// exhausted, aborted, out of range, unavailable, data loss; and 16, unauthenticated, because tokens are renewed.
-pub const UNAVAILABLE_CODES: [u32; 8] = [1, 4, 8, 10, 11, 14, 15, 16];
+/// exhausted, aborted, out of range, unavailable, data loss.
+pub const UNAVAILABLE_CODES: [u32; 7] = [1, 4, 8, 10, 11, 14, 15];
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]

@@ -129,9 +129,7 @@ fn promtool_finds_nothing_to_say() {
     metrics.latency(Duration::from_millis(2));
     for classified in [true, false] {
         show_a_container(&metrics, classified);
-        let Some((fine, words)) = rules::promtool(&["check", "metrics"], &metrics.expose(true)) else {
-            return;
-        };
+        let (fine, words) = rules::promtool(&["check", "metrics"], &metrics.expose(true));
         assert!(fine && words.is_empty(), "{words}");
     }
 }

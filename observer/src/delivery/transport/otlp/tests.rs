@@ -90,15 +90,17 @@ fn over_grpc_a_status_says_whether_to_try_again() {
     block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("its address").port();
-        tokio::spawn(serve(listener, vec!["0", "14", "3"], calls));
+        tokio::spawn(serve(listener, vec!["0", "14", "3", "16", "7"], calls));
         let mut sink = otlp(&format!("http://127.0.0.1:{port}"), "grpc");
         sink.send(&[outgoing()]).await.expect("sent");
         assert!(matches!(sink.send(&[outgoing()]).await, Err(Failure::Retry { .. })));
         assert!(matches!(sink.send(&[outgoing()]).await, Err(Failure::Rejected { .. })));
+        assert!(matches!(sink.send(&[outgoing()]).await, Err(Failure::Denied { perhaps: false, .. })));
+        assert!(matches!(sink.send(&[outgoing()]).await, Err(Failure::Denied { perhaps: true, .. })));
         sink.send(&[outgoing()]).await.expect("sent");
     });
     let all: Vec<_> = called.try_iter().collect();
-    assert_eq!(all.len(), 4);
+    assert_eq!(all.len(), 6);
     for (called, bytes) in all {
         assert_eq!(called, "/opentelemetry.proto.collector.logs.v1.LogsService/Export t1");
         check(&bytes[5..]);
