@@ -25,8 +25,8 @@ static DEFINITION: Definition = Definition {
            says tp_btf) only for capabilities that are never asked for without meaning it: AUDIT_CONTROL, AUDIT_WRITE, \
            CHOWN, KILL, LINUX_IMMUTABLE, MKNOD, NET_BIND_SERVICE, NET_RAW, SETFCAP, SYS_BOOT, SYS_CHROOT, SYS_MODULE, \
            SYS_TIME.",
-    false_positives: "Programs that try what they can do without: ss asks for NET_ADMIN, sudo for SYS_RESOURCE, whoever reads \
-                      /proc/PID/exe of another user's process for SYS_PTRACE.",
+    false_positives: "Programs that try what they can do without: ss asks for NET_ADMIN, su and sudo for that and \
+                      SYS_RESOURCE, whoever reads /proc/PID/exe of another user's process for SYS_PTRACE.",
     response: "Ask what the program wanted with it. If it is the container's work and fails, give it this one capability; if not, \
                treat the container as compromised. `observer caps` says what a capability allows.",
 };
