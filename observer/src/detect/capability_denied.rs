@@ -27,8 +27,8 @@ static DEFINITION: Definition = Definition {
            SYS_TIME.",
     looks: "sh (pid 100) of container web was refused CAP_SYS_TIME, which the container has not been given",
     evidence: &["capability", "user_namespace"],
-    false_positives: "Programs that try what they can do without: ss asks for NET_ADMIN, sudo for SYS_RESOURCE, whoever reads \
-                      /proc/PID/exe of another user's process for SYS_PTRACE.",
+    false_positives: "Programs that try what they can do without: ss asks for NET_ADMIN, su and sudo for that and \
+                      SYS_RESOURCE, whoever reads /proc/PID/exe of another user's process for SYS_PTRACE.",
     response: "Ask what the program wanted with it. If it is the container's work and fails, give it this one capability; if not, \
                treat the container as compromised. `observer caps` says what a capability allows.",
 };

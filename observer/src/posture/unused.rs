@@ -42,7 +42,11 @@ fn judge(subject: &Subject, _: &Host, verdict: &mut Verdict) {
     // The worst first, as far as a sentence goes.
     let (beyond, default) = (unused.beyond_default(), unused & CapSet::DOCKER_DEFAULT);
     let names: Vec<_> = beyond.names().into_iter().chain(default.names()).collect();
-    let reason = format!("in {} hours nothing has used {}", seconds / 3600, listed(&names));
+    let time = match seconds / 3600 {
+        1 => "an hour".to_owned(),
+        hours => format!("{hours} hours"),
+    };
+    let reason = format!("in {time} nothing has used {}", listed(&names));
     let evidence =
         Evidence { capabilities: Some(unused), observed_seconds: Some(seconds), ..Evidence::default() };
     verdict.find(&DEFINITION, severity, reason, evidence);
