@@ -3,6 +3,7 @@
 //!
 //! A new detector is one file here and one line in [`DETECTORS`].
 
+mod apparmor_changed;
 mod cgroup_cpu;
 mod cgroup_escape;
 mod cgroup_limit_changed;
@@ -69,6 +70,7 @@ pub const DETECTORS: &[Detector] = &[
     cgroup_limit_changed::DETECTOR,
     seccomp_denied::DETECTOR,
     seccomp_killed::DETECTOR,
+    apparmor_changed::DETECTOR,
     events_lost::DETECTOR,
 ];
 

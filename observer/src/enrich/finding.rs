@@ -6,7 +6,7 @@ use observer_common::Kind;
 
 use crate::{
     limits,
-    model::{AlertState, Ancestor, ContainerKey, ContainerRef, NsType, RootPath, Tuple},
+    model::{AlertState, Ancestor, ContainerKey, ContainerRef, Label, NsType, RootPath, Standing, Tuple},
 };
 
 /// Something that a detector may care about, with all it needs to know.
@@ -82,6 +82,8 @@ pub enum Fact {
     SeccompDenied(SeccompFact),
     /// A call for which seccomp sent SIGSYS or ended a thread.
     SeccompKilled(SeccompFact),
+    /// AppArmor's label of a container's process is not its container's.
+    Label(LabelChange),
     /// Events were lost: why and how many since the last time.
     Lost { new: BTreeMap<String, u64> },
     /// Events of a container that would have decided something found no room.
@@ -117,8 +119,24 @@ impl Fact {
 
     /// Whether repeats by another program are another alert. What the kernel side counts is by container.
     pub fn is_of_a_program(&self) -> bool {
-        !matches!(self, Fact::SeccompDenied(_) | Fact::SeccompKilled(_))
+        match self {
+            Fact::SeccompDenied(_) | Fact::SeccompKilled(_) => false,
+            // A profile that was put into another mode, which all its processes feel.
+            Fact::Label(change) => change.standing != Standing::Weakened,
+            _ => true,
+        }
     }
+}
+
+/// How a process is confined, and how its container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelChange {
+    /// Of the container's first process.
+    pub expected: Label,
+    pub actual: Label,
+    pub standing: Standing,
+    /// It came from outside, and had this label from its first program in the container on.
+    pub brought_in: bool,
 }
 
 /// What seccomp did about a call.

@@ -7,6 +7,7 @@ mod cgroups;
 mod finding;
 mod identity;
 mod joins;
+mod labels;
 mod limits;
 mod namespaces;
 mod naming;
@@ -21,8 +22,8 @@ use std::rc::Rc;
 use observer_common::{Host as HostFacts, Kind, flags};
 
 pub use finding::{
-    CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RefusedFork, RootVerdict,
-    SeccompFact, Subject,
+    CgroupChange, Door, Effect, Fact, Finding, Foreign, LabelChange, NamespaceChange, Owner, RefusedFork,
+    RootVerdict, SeccompFact, Subject,
 };
 pub use identity::{Identity, identify};
 pub use limits::{PAGE, victim};
@@ -49,6 +50,7 @@ pub struct Enricher {
     displaced: std::collections::HashMap<(u64, u32), u64>,
     /// Denials already told.
     denials: seccomp::Told,
+    labels: labels::Labels,
     findings: Vec<Finding>,
     /// How many containers' metadata have become known.
     pub named: u64,
@@ -63,6 +65,7 @@ impl Enricher {
             suspects: Vec::new(),
             displaced: Default::default(),
             denials: Default::default(),
+            labels: labels::Labels::default(),
             findings: Vec::new(),
             named: 0,
         }
@@ -72,7 +75,10 @@ impl Enricher {
     pub fn event(&mut self, event: &Event, host: &mut dyn Host) -> Vec<Finding> {
         match event.kind {
             Kind::Fork => self.fork(event),
-            Kind::Exec => self.exec(event, host),
+            Kind::Exec => {
+                self.exec(event, host);
+                self.label_at_exec(event, host);
+            }
             Kind::Exit => self.exit(event),
             Kind::CgroupMkdir => self.cgroup_made(event, host),
             Kind::CgroupRmdir => self.cgroup_removed(event),
@@ -155,6 +161,9 @@ impl Enricher {
                     tuple: Tuple::default(),
                     container,
                     host_root: false,
+                    label: None,
+                    label_told: false,
+                    brought_in: false,
                     entering: Self::is_entering(event),
                     updated_ns: 0,
                 });

@@ -37,6 +37,9 @@ pub struct Tick {
     /// What seccomp was counted to have refused, where that has changed.
     #[serde(default)]
     pub denied: Vec<DenialCount>,
+    /// Look at the labels of all container processes.
+    #[serde(default)]
+    pub labels: bool,
 }
 
 /// The state of a slot some of whose deciding events found no room.
@@ -157,6 +160,11 @@ impl Core {
         }
         let mut findings = self.limits.tick(tick.now_ns, &self.enricher.world);
         findings.extend(self.enricher.denied(&tick.denied));
+        alerts.extend(self.alerts(findings));
+        if tick.labels {
+            self.enricher.begin_labels();
+        }
+        let findings = self.enricher.look_at_labels(tick.now_ns, host);
         alerts.extend(self.alerts(findings));
         let due = self.fold.due(tick.now_ns);
         alerts.extend(due.into_iter().map(|due| self.resend(due)));

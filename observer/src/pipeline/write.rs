@@ -312,6 +312,9 @@ mod tests {
             tuple: Tuple::default(),
             container: Some(web()),
             host_root: false,
+            label: None,
+            label_told: false,
+            brought_in: false,
             entering: false,
             updated_ns: 0,
         });
