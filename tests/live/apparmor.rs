@@ -118,7 +118,12 @@ fn who_leaves_the_profile_is_told() {
     let free = lab.container(Spec::new("apparmor-none"));
     let container = lab.container(Spec::new("apparmor").apparmor(&profiles.first));
     let (first, other) = (enforced(&profiles.first), enforced(&profiles.other));
-    assert_eq!((label(container.pid), label(free.pid)), (first.clone(), "unconfined".to_owned()));
+    assert!(
+        wait::until_true(pace::patience(Duration::from_secs(5)), || label(container.pid) == first),
+        "{}",
+        label(container.pid)
+    );
+    assert_eq!(label(free.pid), "unconfined");
 
     let change = |to: &str| format!("echo changeprofile {to} >{PROC}");
     container
