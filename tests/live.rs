@@ -8,6 +8,8 @@ use observer_live::alert::Alert;
 use observer_live::host;
 use observer_live::lab::Lab;
 
+#[path = "live/apparmor.rs"]
+mod apparmor;
 #[path = "live/capabilities.rs"]
 mod capabilities;
 #[path = "live/cgroups.rs"]

@@ -36,6 +36,7 @@ pub struct Spec {
     /// (source, destination, writable).
     pub(crate) binds: Vec<(PathBuf, PathBuf, bool)>,
     seccomp: Option<Value>,
+    apparmor: Option<String>,
     memory: Option<u64>,
     pids: Option<u64>,
     cpu_quota_us: Option<u64>,
@@ -58,6 +59,7 @@ impl Spec {
             namespaces: own.map(|kind| (kind, None)).to_vec(),
             binds: Vec::new(),
             seccomp: None,
+            apparmor: None,
             memory: None,
             pids: None,
             cpu_quota_us: None,
@@ -126,6 +128,12 @@ impl Spec {
     /// A seccomp profile, as in OCI's `linux.seccomp`.
     pub fn seccomp(mut self, profile: Value) -> Self {
         self.seccomp = Some(profile);
+        self
+    }
+
+    /// A profile that is loaded.
+    pub fn apparmor(mut self, profile: &str) -> Self {
+        self.apparmor = Some(profile.to_owned());
         self
     }
 
@@ -225,6 +233,9 @@ impl Spec {
         }
         if let Some(tasks) = self.pids {
             config["linux"]["resources"]["pids"] = json!({ "limit": tasks });
+        }
+        if let Some(profile) = &self.apparmor {
+            config["process"]["apparmorProfile"] = json!(profile);
         }
         if let Some(profile) = &self.seccomp {
             config["linux"]["seccomp"] = profile.clone();

@@ -42,7 +42,7 @@ struct Tool {
     needed_for: fn(Purpose) -> bool,
 }
 
-const TOOLS: [Tool; 18] = [
+const TOOLS: [Tool; 19] = [
     Tool { package: "gcc", present: || find("cc").is_some(), needed_for: |_| true },
     Tool {
         package: "libc6-dev",
@@ -78,6 +78,8 @@ const TOOLS: [Tool; 18] = [
         present: || find("stress-ng").is_some(),
         needed_for: |it| matches!(it, Purpose::Test | Purpose::Bench | Purpose::Vm),
     },
+    // For apparmor_parser, which compiles profiles where the kernel has AppArmor.
+    Tool { package: "apparmor", present: || find("apparmor_parser").is_some(), needed_for: machines },
     // The independent count that the flood tests hold the agent's against.
     Tool { package: "bpftrace", present: || find("bpftrace").is_some(), needed_for: tests },
     Tool { package: "strace", present: || find("strace").is_some(), needed_for: tests },

@@ -30,7 +30,7 @@ struct Tree<'a> {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted { host_processes: true, programs: true, ..Wanted::default() };
+    let wanted = Wanted { host_processes: true, programs: true, every_security: true, ..Wanted::default() };
     let look = look::look(&args.options, global, wanted)?;
     let chosen: Vec<&ContainerView> = match &args.container {
         None => look.containers.iter().collect(),

@@ -3,6 +3,7 @@
 //!
 //! A new detector is one file here and one line in [`DETECTORS`].
 
+mod apparmor_changed;
 mod capability_denied;
 mod capability_gained;
 mod cgroup_cpu;
@@ -79,6 +80,7 @@ pub const DETECTORS: &[Detector] = &[
     capability_denied::DETECTOR,
     capability_gained::DETECTOR,
     syscall_first_use::DETECTOR,
+    apparmor_changed::DETECTOR,
     events_lost::DETECTOR,
 ];
 

@@ -7,7 +7,9 @@ use observer_common::Kind;
 use crate::{
     enrich::FirstUse,
     limits,
-    model::{AlertState, Ancestor, ContainerKey, ContainerRef, Gain, NsType, RootPath, Tuple},
+    model::{
+        AlertState, Ancestor, ContainerKey, ContainerRef, Gain, Label, NsType, RootPath, Standing, Tuple,
+    },
 };
 
 /// Something that a detector may care about, with all it needs to know.
@@ -89,6 +91,8 @@ pub enum Fact {
     CapabilitiesGained(Gain),
     /// A system call that the container had not made before.
     FirstUse(FirstUse),
+    /// AppArmor's label of a container's process is not its container's.
+    Label(LabelChange),
     /// Events were lost: why and how many since the last time.
     Lost { new: BTreeMap<String, u64> },
     /// Events of a container that would have decided something found no room.
@@ -125,11 +129,15 @@ impl Fact {
 
     /// Whether repeats by another program are another alert. What the kernel side counts is by container.
     pub fn is_of_a_program(&self) -> bool {
-        let by_container = matches!(
-            self,
-            Fact::SeccompDenied(_) | Fact::SeccompKilled(_) | Fact::CapabilityDenied(_) | Fact::FirstUse(_)
-        );
-        !by_container
+        match self {
+            Fact::SeccompDenied(_)
+            | Fact::SeccompKilled(_)
+            | Fact::CapabilityDenied(_)
+            | Fact::FirstUse(_) => false,
+            // A profile that was put into another mode, which all its processes feel.
+            Fact::Label(change) => change.standing != Standing::Weakened,
+            _ => true,
+        }
     }
 }
 
@@ -141,6 +149,17 @@ pub struct CapabilityFact {
     /// The inode number of the user namespace in which it was first asked for.
     pub user_ns: u32,
     pub count: u64,
+}
+
+/// How a process is confined, and how its container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelChange {
+    /// Of the container's first process.
+    pub expected: Label,
+    pub actual: Label,
+    pub standing: Standing,
+    /// It came from outside, and had this label from its first program in the container on.
+    pub brought_in: bool,
 }
 
 /// What seccomp did about a call.

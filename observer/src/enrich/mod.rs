@@ -9,6 +9,7 @@ mod cgroups;
 mod finding;
 mod identity;
 mod joins;
+mod labels;
 mod limits;
 mod namespaces;
 mod naming;
@@ -26,8 +27,8 @@ use observer_common::{Host as HostFacts, Kind, flags};
 pub use calls::FirstUse;
 pub use capabilities::CapabilityRefusal;
 pub use finding::{
-    CapabilityFact, CgroupChange, Door, Effect, Fact, Finding, Foreign, NamespaceChange, Owner, RefusedFork,
-    RootVerdict, SeccompFact, Subject,
+    CapabilityFact, CgroupChange, Door, Effect, Fact, Finding, Foreign, LabelChange, NamespaceChange, Owner,
+    RefusedFork, RootVerdict, SeccompFact, Subject,
 };
 pub use identity::{Identity, identify};
 pub use limits::{PAGE, victim};
@@ -55,6 +56,7 @@ pub struct Enricher {
     /// Denials already told.
     denials: seccomp::Told,
     refused_capabilities: capabilities::Told,
+    labels: labels::Labels,
     findings: Vec<Finding>,
     /// How many containers' metadata have become known.
     pub named: u64,
@@ -70,6 +72,7 @@ impl Enricher {
             displaced: Default::default(),
             denials: Default::default(),
             refused_capabilities: Default::default(),
+            labels: labels::Labels::default(),
             findings: Vec::new(),
             named: 0,
         }
@@ -82,7 +85,10 @@ impl Enricher {
                 self.fork(event);
                 self.privileges_of_child(event);
             }
-            Kind::Exec => self.exec(event, host),
+            Kind::Exec => {
+                self.exec(event, host);
+                self.label_at_exec(event, host);
+            }
             Kind::Exit => {
                 self.privileges(event, host);
                 self.exit(event);
@@ -176,6 +182,9 @@ impl Enricher {
                     container,
                     host_root: false,
                     privileges: None,
+                    label: None,
+                    label_told: false,
+                    brought_in: false,
                     entering: Self::is_entering(event),
                     updated_ns: 0,
                 });

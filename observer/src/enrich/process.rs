@@ -112,6 +112,10 @@ impl Enricher {
             Some(parent) => (parent.exe.clone(), parent.exe_asked, parent.args.clone()),
             None => (None, false, Rc::from([])),
         };
+        // What was told of its parent is not told of it again.
+        let alike = parent.filter(|parent| parent.container == container);
+        let (label, label_told) =
+            alike.map_or((None, false), |parent| (parent.label.clone(), parent.label_told));
         let process = Process {
             key,
             start_ns: header.start_ns,
@@ -127,6 +131,9 @@ impl Enricher {
             container,
             host_root: event.is(flags::HOST_ROOT),
             privileges: None,
+            label,
+            label_told,
+            brought_in: false,
             entering: Self::is_entering(event),
             updated_ns: header.time_ns,
         };
@@ -230,6 +237,7 @@ impl Enricher {
             self.world.set_baseline(key, *tuple, header.time_ns);
             if let Some(container) = self.world.containers.get_mut(&key) {
                 container.baseline_of_init = is_init;
+                container.baseline_of = Some(ProcessKey::new(header.tgid, header.start_ns));
                 container.host_root = event.is(flags::HOST_ROOT);
             }
         }

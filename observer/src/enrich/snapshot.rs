@@ -28,6 +28,9 @@ pub struct Snapshot {
     pub cgroups: Vec<CgroupDir>,
     /// By start.
     pub processes: Vec<ProcFacts>,
+    /// AppArmor labels processes here. Recordings that are older know nothing of it.
+    #[serde(default)]
+    pub apparmor: bool,
 }
 
 /// [`HostFacts`], in a form that can be written down.
@@ -131,6 +134,7 @@ impl Enricher {
             });
             if let Some(first) = baseline(&self.world, &members, init) {
                 self.world.set_baseline(key, Tuple(first.inodes), 0);
+                self.stands_for(key, first);
                 begun.insert(key, first.start_ticks);
             }
         }
@@ -158,7 +162,15 @@ impl Enricher {
                 self.late_visitor(facts, snapshot.time_ns, host);
             }
         }
+        self.labels.start(snapshot.apparmor, snapshot.time_ns);
+        self.read_first_labels(host);
         std::mem::take(&mut self.findings)
+    }
+
+    fn stands_for(&mut self, key: ContainerKey, first: &ProcFacts) {
+        if let Some(container) = self.world.containers.get_mut(&key) {
+            container.baseline_of = Some(ProcessKey { pid: first.pid, start_ticks: first.start_ticks });
+        }
     }
 
     /// Cgroups whose name tells nothing: they are containers if a runtime knows them, or if their oldest process is
@@ -253,6 +265,7 @@ impl Enricher {
             self.world.effects.push(Effect::AdoptNamespace { inode, slot });
             if let Some(first) = baseline(&self.world, &members, None) {
                 self.world.set_baseline(key, Tuple(first.inodes), 0);
+                self.stands_for(key, first);
             }
             for facts in members {
                 of.insert(facts.pid, key);
@@ -297,6 +310,9 @@ impl Enricher {
             container,
             host_root: false,
             privileges: None,
+            label: None,
+            label_told: false,
+            brought_in: false,
             entering: false,
             updated_ns: snapshot.time_ns,
         });

@@ -127,6 +127,8 @@ impl World {
                 baseline: None,
                 baseline_ns: 0,
                 baseline_of_init: false,
+                baseline_of: None,
+                label: None,
                 host_root: false,
                 made: Default::default(),
                 processes: 0,
@@ -145,6 +147,8 @@ impl World {
             self.version += 1;
             container.baseline = None;
             container.baseline_of_init = false;
+            container.baseline_of = None;
+            container.label = None;
             container.made.clear();
             self.owners.retain(|_, owner| *owner != key);
         }
@@ -211,6 +215,8 @@ impl World {
         }
         if let Some(container) = self.containers.get_mut(&key) {
             container.baseline = Some(tuple);
+            container.baseline_of = None;
+            container.label = None;
             container.baseline_ns = now;
             self.version += 1;
         }

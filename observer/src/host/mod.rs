@@ -4,6 +4,7 @@
 
 mod cgroupfs;
 pub mod cri;
+pub mod lsm;
 mod procfs;
 pub mod resources;
 mod runtime;
@@ -12,6 +13,8 @@ use std::path::PathBuf;
 
 use observer_common::Inodes;
 use serde::{Deserialize, Serialize};
+
+use crate::model::Label;
 
 pub use cgroupfs::{from_the_root, hierarchies, walk};
 pub use procfs::{own, scan, scan_some};
@@ -120,6 +123,8 @@ pub trait Host {
     fn sweep(&mut self, pids: &[(u32, u64)]) -> Vec<Option<Inodes>>;
     /// Executable and arguments of a living process.
     fn image(&mut self, pid: u32, start_ticks: u64) -> Option<(Option<String>, Vec<String>)>;
+    /// AppArmor's labels of these processes now; `None` for one that is gone. Answers in order.
+    fn labels(&mut self, pids: &[(u32, u64)]) -> Vec<Option<Label>>;
     /// The path of a cgroup, relative to its hierarchy's root, where the kernel side could not tell it.
     fn cgroup_path(&mut self, hierarchy: u32, id: u64) -> Option<String>;
 }
@@ -151,6 +156,10 @@ impl Host for LiveHost {
 
     fn image(&mut self, pid: u32, start_ticks: u64) -> Option<(Option<String>, Vec<String>)> {
         procfs::image(&self.roots.proc, pid, start_ticks)
+    }
+
+    fn labels(&mut self, pids: &[(u32, u64)]) -> Vec<Option<Label>> {
+        pids.iter().map(|(pid, start)| procfs::label(&self.roots.proc, *pid, *start)).collect()
     }
 
     fn cgroup_path(&mut self, hierarchy: u32, id: u64) -> Option<String> {

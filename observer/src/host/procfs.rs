@@ -10,7 +10,8 @@ use procfs::{
 
 use rustix::fs::{Mode, OFlags};
 
-use super::ProcFacts;
+use super::{ProcFacts, lsm};
+use crate::model::Label;
 
 const PF_KTHREAD: u32 = 0x0020_0000;
 
@@ -210,6 +211,14 @@ pub fn image(proc: &Path, pid: u32, start_ticks: u64) -> Option<(Option<String>,
     let mut block = Vec::new();
     let _ = fs::File::open(dir.join("cmdline")).and_then(|f| f.take(MAX_ARGS as u64).read_to_end(&mut block));
     Some((exe.map(|path| path.to_string_lossy().into_owned()), crate::decode::arguments(&block)))
+}
+
+/// AppArmor's label of a process that is still the same one.
+pub fn label(proc: &Path, pid: u32, start_ticks: u64) -> Option<Label> {
+    let dir = proc.join(pid.to_string());
+    let label = lsm::apparmor_label(&dir)?;
+    // Afterwards: what was read is then of no later process of that number.
+    is_still(&dir, start_ticks).then_some(label)
 }
 
 #[cfg(test)]

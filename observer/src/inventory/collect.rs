@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     host::{
-        self, Hierarchy, ProcFacts, Roots,
+        self, Hierarchy, ProcFacts, Roots, lsm,
         resources::{self, Parts},
     },
     model::{CapSet, Clock, NsType, TICK_NS, Tuple},
@@ -43,15 +43,15 @@ pub fn collect(
     let clock = Clock::now();
     let now = Clock::boot_ns();
     let mut unread = Vec::new();
-    let lsm = active_lsm();
-    if lsm.is_none() && wanted.mounts && std::path::Path::new("/sys/module/apparmor").exists() {
-        note(&mut unread, "which security modules are active", "/sys/kernel/security/lsm cannot be read");
-    }
+    let lsm = lsm::active();
+    let (apparmor, selinux) = (lsm::has_apparmor(&roots.proc), lsm::has_selinux(&roots.proc));
     let host = HostView {
         namespaces: membership.host.clone(),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         memory_bytes: memory_bytes(&roots.proc),
         lsm,
+        apparmor,
+        selinux,
         hierarchies: hierarchies
             .iter()
             .map(|hierarchy| HierarchyView {
@@ -83,8 +83,7 @@ pub fn collect(
         let id = container.and_then(|at| membership.containers.get(at)).map(|member| member.id.clone());
         processes.push(process(facts, id, &clock));
     }
-    let reader =
-        Reader { proc: &roots.proc, apparmor: has(&host, "apparmor"), selinux: has(&host, "selinux") };
+    let reader = Reader { proc: &roots.proc, apparmor, selinux };
     if wanted.programs || wanted.every_security {
         in_parallel(&mut processes, |process| reader.fill(process, wanted));
     }
@@ -221,19 +220,8 @@ impl Viewer<'_> {
     }
 }
 
-fn has(host: &HostView, lsm: &str) -> bool {
-    // Where it is not known, the files are tried.
-    host.has_lsm(lsm).unwrap_or(lsm == "apparmor")
-}
-
 fn controllers(hierarchy: &Hierarchy) -> Vec<String> {
     if hierarchy.id == 0 { vec!["v2".to_owned()] } else { hierarchy.controllers.clone() }
-}
-
-/// `lockdown,capability,landlock,yama,apparmor,bpf`
-fn active_lsm() -> Option<Vec<String>> {
-    let text = std::fs::read_to_string("/sys/kernel/security/lsm").ok()?;
-    Some(text.trim().split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 /// MemTotal of /proc/meminfo; 0 where that cannot be read.

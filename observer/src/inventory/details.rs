@@ -10,8 +10,8 @@ use std::{
 use observer_common::MAX_ARGS;
 use serde::Serialize;
 
-use super::{Capabilities, Label, Security};
-use crate::model::CapSet;
+use super::{Capabilities, Security};
+use crate::{host::lsm, model::CapSet};
 
 /// Longer than any real status file or label.
 const MAX_TEXT: u64 = 64 << 10;
@@ -93,37 +93,11 @@ pub fn security(process: &Path, status: &Status, apparmor: bool, selinux: bool) 
         no_new_privs: status.no_new_privs,
         capabilities: status.capabilities,
         uids: status.uids,
-        apparmor: apparmor.then(|| apparmor_label(process)).flatten(),
-        selinux: selinux.then(|| selinux_context(process)).flatten(),
+        apparmor: apparmor.then(|| lsm::apparmor_label(process)).flatten(),
+        selinux: selinux.then(|| lsm::selinux_context(process)).flatten(),
         root_is_uid: root_is_uid(process),
         threads: status.threads,
     }
-}
-
-/// AppArmor's own file, which also answers where another module is stacked before it; older kernels have only the shared
-/// one (security/apparmor/lsm.c, apparmor_getprocattr).
-fn apparmor_label(process: &Path) -> Option<Label> {
-    let read = |name: &str| text(&process.join("attr").join(name)).ok();
-    label(&read("apparmor/current").or_else(|| read("current"))?)
-}
-
-/// `docker-default (enforce)`, `unconfined`. A profile's name may hold spaces and brackets.
-fn label(text: &str) -> Option<Label> {
-    let text = text.trim_end_matches(['\n', '\0']);
-    if text.is_empty() {
-        return None;
-    }
-    let with_mode = text.strip_suffix(')').and_then(|rest| rest.rsplit_once(" ("));
-    Some(match with_mode {
-        Some((profile, mode)) => Label { profile: profile.to_owned(), mode: Some(mode.to_owned()) },
-        None => Label { profile: text.to_owned(), mode: None },
-    })
-}
-
-fn selinux_context(process: &Path) -> Option<String> {
-    let context = text(&process.join("attr/current")).ok()?;
-    let context = context.trim_end_matches(['\n', '\0']);
-    (!context.is_empty()).then(|| context.to_owned())
 }
 
 /// The host's number of the process's root, if that is another than root: /proc/PID/uid_map, `inside outside count`.
@@ -247,15 +221,6 @@ mod tests {
         );
         let strange = "Uid:\t1 2\nCapPrm:\tzz\nSeccomp:\nThreads: -1\nNSpid:\t99999999999\n\n:::\n";
         assert_eq!(Status::parse(strange), Status::default());
-    }
-
-    #[test]
-    fn labels_have_a_profile_and_maybe_a_mode() {
-        let of = |text: &str| label(text).map(|l| (l.profile, l.mode));
-        assert_eq!(of("docker-default (enforce)\n"), Some(("docker-default".into(), Some("enforce".into()))));
-        assert_eq!(of("unconfined\n"), Some(("unconfined".into(), None)));
-        assert_eq!(of("a (b) c (complain)\n"), Some(("a (b) c".into(), Some("complain".into()))));
-        assert_eq!(of("\n"), None);
     }
 
     #[test]

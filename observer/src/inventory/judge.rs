@@ -3,7 +3,9 @@
 use super::{ContainerView, Look, Mount, Namespace, sharing};
 use crate::{
     model::{CapSet, Capability, NsType, Observed, resources::Resources},
-    posture::{self, CapabilitySets, Checks, HostMount, Limit, ProcessSeccomp, Subject, Verdict},
+    posture::{
+        self, CapabilitySets, Checks, HostMount, Limit, ProcessLabel, ProcessSeccomp, Subject, Verdict,
+    },
 };
 
 /// A verdict for each container, in the order of the look; `observed` is what an agent has seen them do.
@@ -23,8 +25,8 @@ pub fn judge_host(look: &Look) -> Verdict {
 
 fn posture_host(look: &Look) -> posture::Host {
     posture::Host {
-        apparmor: look.host.has_lsm("apparmor"),
-        selinux: look.host.has_lsm("selinux"),
+        apparmor: Some(look.host.apparmor),
+        selinux: Some(look.host.selinux),
         capabilities: look.host.capabilities,
     }
 }
@@ -54,9 +56,9 @@ fn subject(
         checks: checks(&container.id, observed),
         no_new_privs: security.and_then(|it| it.no_new_privs),
         uid: security.and_then(|it| it.uids).map(|uids| uids[1]),
-        apparmor: security
-            .and_then(|it| it.apparmor.as_ref())
-            .map(|label| posture::Label { profile: label.profile.clone(), mode: label.mode.clone() }),
+        apparmor: security.and_then(|it| it.apparmor.clone()),
+        process_labels: process_labels(look, container),
+        declared_apparmor: declared.and_then(|it| it.apparmor_profile.clone()),
         mounts: container.mounts.as_ref().map(|mounts| {
             let mut found = host_mounts(mounts, &look.host.mounts);
             found.retain(|mount| !is_runtimes_file(mount));
@@ -117,6 +119,16 @@ fn seccomp(look: &Look, container: &ContainerView) -> Option<Vec<ProcessSeccomp>
     let (security, pid) = (container.security.as_ref()?, container.pid?);
     let comm = look.processes.iter().find(|process| process.pid == pid).map(|process| process.comm.clone());
     Some(vec![ProcessSeccomp { pid, comm: comm.unwrap_or_default(), mode: security.seccomp_mode }])
+}
+
+fn process_labels(look: &Look, container: &ContainerView) -> Vec<ProcessLabel> {
+    look.members(&container.id)
+        .filter(|process| Some(process.pid) != container.pid)
+        .filter_map(|process| {
+            let label = process.security.as_ref()?.apparmor.clone()?;
+            Some(ProcessLabel { pid: process.pid, comm: process.comm.clone(), label })
+        })
+        .collect()
 }
 
 fn memory_limit(resources: Option<&Resources>) -> Option<Limit> {

@@ -137,6 +137,8 @@ pub fn by_scan(
         hierarchies: hierarchies.to_vec(),
         cgroups,
         processes,
+        // What a process is allowed is not asked here.
+        apparmor: false,
     };
     let mut enricher = Enricher::new(snapshot.host.into());
     // The CRI sockets are asked afterwards, and only if there is something to ask.

@@ -18,7 +18,7 @@ pub(crate) mod testing;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CapSet, NamespaceSet, PodRef, resources::Resources};
+use crate::model::{CapSet, Label, NamespaceSet, PodRef, resources::Resources};
 
 pub use collect::collect;
 pub use deeds::{CallDeeds, CapabilityDeeds, Deeds};
@@ -94,6 +94,12 @@ pub struct HostView {
     /// Linux security modules that are active, as in /sys/kernel/security/lsm; absent where that cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lsm: Option<Vec<String>>,
+    /// AppArmor labels processes here.
+    #[serde(skip)]
+    pub apparmor: bool,
+    /// SELinux does.
+    #[serde(skip)]
+    pub selinux: bool,
     pub hierarchies: Vec<HierarchyView>,
     /// Every capability that this kernel has (/proc/sys/kernel/cap_last_cap).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,17 +107,6 @@ pub struct HostView {
     /// The host's mount table, if mounts are wanted.
     #[serde(skip)]
     pub mounts: Vec<Mount>,
-}
-
-impl HostView {
-    /// `None` where it is not known which modules are active.
-    pub fn has_lsm(&self, name: &str) -> Option<bool> {
-        match &self.lsm {
-            Some(active) => Some(active.iter().any(|lsm| lsm == name)),
-            // A module that is not even compiled in has no directory there.
-            None => (!std::path::Path::new("/sys/module").join(name).exists()).then_some(false),
-        }
-    }
 }
 
 /// A cgroup hierarchy.
@@ -241,15 +236,6 @@ pub struct Capabilities {
     pub inheritable: CapSet,
     pub bounding: CapSet,
     pub ambient: CapSet,
-}
-
-/// `docker-default (enforce)`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Label {
-    pub profile: String,
-    /// Absent for `unconfined`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<String>,
 }
 
 impl Look {

@@ -97,6 +97,8 @@ pub fn look() -> Look {
             cpus: 2,
             memory_bytes: 8 << 30,
             lsm: Some(vec!["capability".to_owned(), "apparmor".to_owned()]),
+            apparmor: true,
+            selinux: false,
             hierarchies: Vec::new(),
             capabilities: Some(CapSet::ALL),
             mounts: Vec::new(),

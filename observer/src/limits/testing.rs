@@ -17,6 +17,8 @@ pub fn container() -> Container {
         baseline: None,
         baseline_ns: 0,
         baseline_of_init: false,
+        baseline_of: None,
+        label: None,
         host_root: false,
         made: Default::default(),
         processes: 1,
@@ -41,6 +43,9 @@ pub fn process(key: ProcessKey, container: Option<ContainerKey>) -> Process {
         container,
         host_root: false,
         privileges: None,
+        label: None,
+        label_told: false,
+        brought_in: false,
         entering: false,
         updated_ns: 0,
     }

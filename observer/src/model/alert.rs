@@ -183,11 +183,11 @@ pub struct Evidence {
     /// Namespace types asked for or made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<String>,
-    /// Cgroup path before.
+    /// Cgroup path before; of AppArmor, the label of the container's first process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Cgroup path or root directory after. Of a root directory, in the mount namespace that its mount belongs to; of
-    /// a refused attempt, what was asked for.
+    /// a refused attempt, what was asked for. Of AppArmor, the process's label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// Of a root directory: whose word `to` is.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Tuple;
+use super::{Label, ProcessKey, Tuple};
 
 /// Number of a container in the agent's table; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -149,6 +149,11 @@ pub struct Container {
     pub baseline_ns: u64,
     /// The baseline is that of the first process of the container's own pid namespace.
     pub baseline_of_init: bool,
+    /// The process whose namespaces these are.
+    pub baseline_of: Option<ProcessKey>,
+    /// AppArmor's label of that process when it was first read: what the others' are held against. `None` where there is no
+    /// AppArmor, too.
+    pub label: Option<Label>,
     /// Its processes have the host's root from the start (`unshare`, `bwrap --bind / /`).
     pub host_root: bool,
     /// Inodes of namespaces that its own processes made. No type is kept: the kernel hands out one number to one

@@ -6,6 +6,7 @@ mod container;
 mod declared;
 mod event;
 mod identity;
+mod label;
 mod namespaces;
 mod observed;
 mod privileges;
@@ -28,6 +29,7 @@ pub use declared::{
 };
 pub use event::{Detail, EventRecord, OutOfMemory, SCHEMA as EVENT_SCHEMA, Victim};
 pub use identity::{fnv1a, uuid_v7};
+pub use label::{Confinement, Label, MAX_LABEL, Standing};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
 pub use observed::{CheckedCapability, Checks, How, Observed, ObservedContainer, RefusedCall};
 pub use privileges::{Against, Gain, Privileges, SeenPrivileges};

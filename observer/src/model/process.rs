@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::Tuple;
+use super::{Label, Tuple};
 
 /// A process for good: pids are used again. The start is kept in clock ticks of 10 ms, the grain of
 /// /proc/PID/stat, so that what the kernel side says and what /proc says name the same process.
@@ -53,6 +53,12 @@ pub struct Process {
     pub host_root: bool,
     /// What it may do, as far as it was seen in its container.
     pub privileges: Option<super::Privileges>,
+    /// AppArmor's, when last read and held against its container's; its parent's while it has not been.
+    pub label: Option<Rc<Label>>,
+    /// That this is not its container's was told.
+    pub label_told: bool,
+    /// It came into its container from outside, and has done nothing about its label since.
+    pub brought_in: bool,
     /// Being brought into a container, and nothing executed there yet.
     pub entering: bool,
     /// Kernel time of the newest news, so that older ones do not overwrite them.

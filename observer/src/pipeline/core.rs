@@ -43,6 +43,9 @@ pub struct Tick {
     /// System calls that containers have made for the first time.
     #[serde(default)]
     pub called: Vec<FirstUse>,
+    /// Look at the labels of all container processes.
+    #[serde(default)]
+    pub labels: bool,
 }
 
 #[cfg(test)]
@@ -60,6 +63,7 @@ impl Tick {
             denied: Vec::new(),
             capabilities: Vec::new(),
             called: Vec::new(),
+            labels: false,
         }
     }
 }
@@ -184,6 +188,11 @@ impl Core {
         findings.extend(self.enricher.denied(&tick.denied));
         findings.extend(self.enricher.capabilities_refused(&tick.capabilities));
         findings.extend(self.enricher.called(tick.now_ns, &tick.called));
+        alerts.extend(self.alerts(findings));
+        if tick.labels {
+            self.enricher.begin_labels();
+        }
+        let findings = self.enricher.look_at_labels(tick.now_ns, host);
         alerts.extend(self.alerts(findings));
         let due = self.fold.due(tick.now_ns);
         alerts.extend(due.into_iter().map(|due| self.resend(due)));

@@ -213,6 +213,7 @@ impl Live {
             hierarchies: hierarchies.clone(),
             cgroups,
             processes,
+            apparmor: host::lsm::has_apparmor(&options.roots.proc),
         };
         let clock = Clock::now();
         let recorder = options.record.as_deref().map(Recorder::create).transpose()?;
@@ -315,14 +316,15 @@ impl Live {
                 if self.iterates && (ticks % period == 0 || ticks % period == 1 % period) {
                     self.iterates = self.kernel.sweep();
                 }
-                self.tick(now, !self.iterates && ticks % period == 0, output)?;
+                let due = ticks % period == 0;
+                self.tick(now, !self.iterates && due, due, output)?;
             }
         }
         // What was there when the end came; a flood goes on, so not for ever.
         let last = Clock::boot_ns() + TICK_NS;
         while !self.drain(output) && Clock::boot_ns() < last {}
         output.rings_read();
-        self.tick(Clock::boot_ns(), false, output)?;
+        self.tick(Clock::boot_ns(), false, false, output)?;
         let alerts = self.core.finish();
         send(output, alerts, Clock::boot_ns());
         if let Some(recorder) = &self.recorder {
@@ -331,7 +333,13 @@ impl Live {
         Ok(())
     }
 
-    fn tick(&mut self, now_ns: u64, sweep: bool, output: &mut impl Output) -> Result<(), LiveError> {
+    fn tick(
+        &mut self,
+        now_ns: u64,
+        sweep: bool,
+        labels: bool,
+        output: &mut impl Output,
+    ) -> Result<(), LiveError> {
         let lost = self.losses.lost()?;
         let full = lost[Loss::PriorityFull as usize];
         let displaced = if full > self.displaced { self.losses.displaced() } else { Vec::new() };
@@ -373,6 +381,7 @@ impl Live {
             denied,
             capabilities,
             called,
+            labels,
         };
         if let Some(recorder) = &self.recorder {
             recorder.tick(&tick);

@@ -20,7 +20,7 @@ use crate::{
     enrich::Snapshot,
     host::{Host, RuntimeFacts},
     limits::Round,
-    model::{Alert, Clock},
+    model::{Alert, Clock, Label},
 };
 
 /// Names the format; the last byte is its version.
@@ -38,6 +38,7 @@ const IMAGE: u8 = 7;
 const END: u8 = 8;
 const CGROUP: u8 = 9;
 const ROUND: u8 = 10;
+const LABELS: u8 = 11;
 
 /// Why a recording cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +145,11 @@ impl Recorder {
         self.json(RUNTIME, &Answer { asked: id, answer: &answer });
     }
 
+    #[cfg(test)]
+    pub fn answer_labels(&self, asked: &[(u32, u64)], answer: &[Option<Label>]) {
+        self.json(LABELS, &Answer { asked, answer });
+    }
+
     /// Ends the file; the first error of all is told here.
     pub fn finish(&self) -> Result<(), RecordError> {
         self.entry(END, &[]);
@@ -177,6 +183,12 @@ impl<H: Host> Host for RecordingHost<H> {
     fn image(&mut self, pid: u32, start_ticks: u64) -> Option<(Option<String>, Vec<String>)> {
         let answer = self.host.image(pid, start_ticks);
         self.recorder.json(IMAGE, &Answer { asked: (pid, start_ticks), answer: &answer });
+        answer
+    }
+
+    fn labels(&mut self, pids: &[(u32, u64)]) -> Vec<Option<Label>> {
+        let answer = self.host.labels(pids);
+        self.recorder.json(LABELS, &Answer { asked: pids, answer: &answer });
         answer
     }
 
@@ -277,6 +289,10 @@ impl Host for ReplayHost {
 
     fn image(&mut self, pid: u32, start_ticks: u64) -> Option<(Option<String>, Vec<String>)> {
         self.answer(IMAGE, &(pid, start_ticks)).flatten()
+    }
+
+    fn labels(&mut self, pids: &[(u32, u64)]) -> Vec<Option<Label>> {
+        self.answer(LABELS, &pids.to_vec()).unwrap_or_default()
     }
 
     fn cgroup_path(&mut self, hierarchy: u32, id: u64) -> Option<String> {

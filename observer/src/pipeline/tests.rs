@@ -15,7 +15,7 @@ use crate::{
     decode::build::{frame, header},
     enrich::{DenialCount, FirstUse, HostRecord, Snapshot},
     host::{Hierarchy, ProcFacts},
-    model::{Alert, Clock, Severity},
+    model::{Alert, Clock, Label, Severity},
 };
 
 pub(super) const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -63,7 +63,7 @@ pub(super) fn snapshot() -> Snapshot {
         root_ino: 2,
     };
     let processes = vec![facts(1, "init"), facts(50, "dockerd")];
-    Snapshot { time_ns: 1_000, host, hierarchies, cgroups: Vec::new(), processes }
+    Snapshot { time_ns: 1_000, host, hierarchies, cgroups: Vec::new(), processes, apparmor: false }
 }
 
 /// Writes the story into a file.
@@ -81,16 +81,15 @@ impl Drop for Story {
 
 impl Story {
     fn begin() -> Self {
+        Story::begin_with(&snapshot())
+    }
+
+    fn begin_with(snapshot: &Snapshot) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("observer-story-{}-{number}", std::process::id()));
         let recorder = Recorder::create(&path).expect("a file in the temporary directory");
-        recorder.start(
-            "node",
-            Clock { offset_ns: 1_700_000_000_000_000_000 },
-            &snapshot(),
-            &Default::default(),
-        );
+        recorder.start("node", Clock { offset_ns: 1_700_000_000_000_000_000 }, snapshot, &Default::default());
         Story { recorder, time_ns: 2_000_000_000, path }
     }
 
@@ -366,6 +365,68 @@ fn news_that_come_late_do_not_undo_newer_ones() {
     let alerts = story.ends();
     assert_eq!(alerts.len(), 1, "{alerts:#?}");
     assert_eq!(alerts[0].evidence.door.as_deref(), Some("setns"));
+}
+
+/// On a host with AppArmor: what each program is confined by is asked at its exec, and now and then of all.
+#[test]
+fn a_process_that_leaves_its_containers_profile_is_found_at_its_exec_or_later() {
+    const START_TICKS: u64 = 190;
+    let mut story = Story::begin_with(&Snapshot { apparmor: true, ..snapshot() });
+    let says = |story: &Story, pids: &[(u32, &str)]| {
+        let asked: Vec<(u32, u64)> = pids.iter().map(|(pid, _)| (*pid, START_TICKS)).collect();
+        let answer: Vec<Option<Label>> = pids.iter().map(|(_, text)| Label::parse(text.as_bytes())).collect();
+        story.recorder.answer_labels(&asked, &answer);
+    };
+    story.container_starts();
+    says(&story, &[(100, "docker-default (enforce)\n")]);
+    for (pid, label) in [
+        (101, "docker-default (enforce)\n"),
+        (102, "docker-default//helper (enforce)\n"),
+        (103, "unconfined\n"),
+    ] {
+        story.fork(100, pid, container_tuple());
+        story.exec(pid, "/bin/true", 0, container_tuple());
+        says(&story, &[(pid, label)]);
+    }
+    // It is told once, whatever it executes, and its child is the same thing.
+    story.exec(103, "/bin/true", 0, container_tuple());
+    says(&story, &[(103, "unconfined\n")]);
+    story.fork(103, 104, container_tuple());
+    story.exec(104, "/bin/sleep", 0, container_tuple());
+    says(&story, &[(104, "unconfined\n")]);
+    // Without an exec.
+    story.time_ns += 1_000_000_000;
+    let tick = Tick { labels: true, ..Tick::quiet(story.time_ns) };
+    story.recorder.tick(&tick);
+    // The first alert has waited for its container's name.
+    story.answer_nothing();
+    says(
+        &story,
+        &[
+            (100, "docker-default (enforce)\n"),
+            (101, "other (enforce)\n"),
+            (102, ""),
+            (103, "unconfined\n"),
+            (104, "unconfined\n"),
+        ],
+    );
+    let alerts = story.ends();
+    let told: Vec<(&str, Severity, u32, Option<&str>)> = alerts
+        .iter()
+        .map(|alert| {
+            let pid = alert.process.as_ref().expect("a process").pid;
+            (alert.rule.as_str(), alert.severity, pid, alert.evidence.to.as_deref())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("apparmor.changed", Severity::Critical, 103, Some("unconfined")),
+            ("apparmor.changed", Severity::Warning, 101, Some("other (enforce)")),
+        ],
+        "{alerts:#?}"
+    );
+    assert_eq!(alerts[0].evidence.from.as_deref(), Some("docker-default (enforce)"));
 }
 
 /// A user may make a cgroup in their own part of the tree that is called as a container of the system's: what runs there is

@@ -313,6 +313,9 @@ mod tests {
             container: Some(web()),
             host_root: false,
             privileges: None,
+            label: None,
+            label_told: false,
+            brought_in: false,
             entering: false,
             updated_ns: 0,
         });

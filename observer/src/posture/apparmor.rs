@@ -1,7 +1,7 @@
 //! Confinement by AppArmor.
 
-use super::{Definition, Evidence, Host, Label, Rule, Subject, Verdict};
-use crate::model::Severity;
+use super::{Definition, Evidence, Host, ProcessLabel, Rule, Subject, Verdict, listed};
+use crate::model::{Confinement, Label, Severity, Standing};
 
 pub const RULE: Rule = Rule { definition: &DEFINITION, judge };
 pub const HOST: &Definition = &HOST_DEFINITION;
@@ -10,7 +10,8 @@ static DEFINITION: Definition = Definition {
     id: "posture.apparmor",
     title: "Not confined by AppArmor",
     severity: Severity::Warning,
-    what: "AppArmor's label of the container's first process, on hosts that have AppArmor.",
+    what: "AppArmor's label of the container's first process, on hosts that have AppArmor, held against the profile that the \
+           runtime was asked for; and those of its other processes, held against that of the first.",
     why: "The runtimes' default profile refuses mounts, writes to most of /proc and /sys, and tracing of \
           processes outside, also to a process that has the capability for it.",
     advice: "Leave the runtime's default profile on: no apparmor=unconfined (docker), no Unconfined in \
@@ -40,67 +41,69 @@ fn judge(subject: &Subject, host: &Host, verdict: &mut Verdict) {
         verdict.not_known(&DEFINITION, "its AppArmor label");
         return;
     };
-    let (severity, reason) = match confinement(label) {
-        Confinement::Enforced => return,
+    if let Some(reason) = of_first(label, subject.declared_apparmor.as_deref(), verdict) {
+        let evidence = Evidence { apparmor: Some(label.to_string()), ..Evidence::default() };
+        verdict.find(&DEFINITION, Severity::Warning, reason, evidence);
+    }
+    of_others(label, &subject.process_labels, verdict);
+}
+
+/// What speaks against the label of the first process.
+fn of_first(label: &Label, declared: Option<&str>, verdict: &mut Verdict) -> Option<String> {
+    let asked_for = declared
+        .filter(|declared| !matches!(*declared, "" | "unconfined"))
+        .map(|profile| Label { profile: profile.to_owned(), mode: Some("enforce".to_owned()) });
+    let though = |what: &str| match &asked_for {
+        Some(asked_for) => format!("{what}, though its runtime was asked for profile {}", asked_for.profile),
+        None => what.to_owned(),
+    };
+    match label.confinement() {
+        Confinement::None => Some(though(&format!("its AppArmor label is {label}"))),
+        Confinement::Logged => Some(format!(
+            "its AppArmor profile {} is in complain mode: it logs and refuses nothing",
+            label.profile
+        )),
+        Confinement::Enforced | Confinement::NotKnown
+            if asked_for.as_ref().is_some_and(|asked_for| label.against(asked_for) == Standing::Left) =>
+        {
+            Some(though(&format!("its AppArmor label is {label}")))
+        }
+        Confinement::Enforced => None,
         Confinement::NotKnown => {
             let mode = label.mode.as_deref().unwrap_or("no mode");
             verdict.not_known(
                 &DEFINITION,
                 format!("what `{mode}` means for its AppArmor profile {}", label.profile),
             );
-            return;
+            None
         }
-        Confinement::None => (Severity::Warning, format!("its AppArmor label is {}", shown(label))),
-        Confinement::Logged => (
-            Severity::Warning,
-            format!(
-                "its AppArmor profile {} is in complain mode: it logs and refuses nothing",
-                label.profile
-            ),
-        ),
-    };
-    verdict.find(
-        &DEFINITION,
-        severity,
-        reason,
-        Evidence { apparmor: Some(shown(label)), ..Evidence::default() },
+    }
+}
+
+/// Those that are confined by another profile than the first.
+fn of_others(first: &Label, others: &[ProcessLabel], verdict: &mut Verdict) {
+    let left: Vec<&ProcessLabel> =
+        others.iter().filter(|other| other.label.against(first) != Standing::Kept).collect();
+    if left.is_empty() {
+        return;
+    }
+    let named: Vec<String> =
+        left.iter().map(|it| format!("{} (pid {}): {}", it.comm, it.pid, it.label)).collect();
+    let reason = format!(
+        "{} of its processes {} under another AppArmor label than its first one ({first}): {}",
+        left.len(),
+        if left.len() == 1 { "runs" } else { "run" },
+        listed(&named)
     );
-}
-
-enum Confinement {
-    Enforced,
-    /// Complain mode.
-    Logged,
-    None,
-    NotKnown,
-}
-
-/// security/apparmor/label.c: aa_label_snxprint, and the names of modes in security/apparmor/policy.c. A profile can
-/// carry the flag `unconfined` under any name.
-fn confinement(label: &Label) -> Confinement {
-    match (label.profile.as_str(), label.mode.as_deref()) {
-        (_, Some("unconfined")) | ("unconfined", None) => Confinement::None,
-        (_, Some("complain")) => Confinement::Logged,
-        // `mixed`: several profiles, of which at least one enforces.
-        (_, Some("enforce" | "kill" | "mixed" | "user")) => Confinement::Enforced,
-        _ => Confinement::NotKnown,
-    }
-}
-
-/// Whether a process with this label may do what it likes, as far as AppArmor is concerned.
-pub fn refuses_nothing(label: &Label) -> Option<bool> {
-    match confinement(label) {
-        Confinement::Enforced => Some(false),
-        Confinement::Logged | Confinement::None => Some(true),
-        Confinement::NotKnown => None,
-    }
-}
-
-fn shown(label: &Label) -> String {
-    match &label.mode {
-        Some(mode) => format!("{} ({mode})", label.profile),
-        None => label.profile.clone(),
-    }
+    let mut labels: Vec<String> = left.iter().map(|it| it.label.to_string()).collect();
+    labels.sort();
+    labels.dedup();
+    let evidence = Evidence {
+        pids: left.iter().map(|it| it.pid).collect(),
+        apparmor: Some(listed(&labels)),
+        ..Evidence::default()
+    };
+    verdict.find(&DEFINITION, Severity::Warning, reason, evidence);
 }
 
 pub fn judge_host(host: &Host, verdict: &mut Verdict) {
@@ -120,21 +123,65 @@ pub fn judge_host(host: &Host, verdict: &mut Verdict) {
 mod tests {
     use super::{super::testing::*, *};
 
+    fn declared(profile: &str) -> Option<String> {
+        Some(profile.to_owned())
+    }
+
     #[test]
     fn what_does_not_enforce_is_a_warning() {
-        for (profile, mode, expected) in [
-            ("docker-default", Some("enforce"), &[][..]),
-            ("docker-default", Some("kill"), &[]),
-            ("a//&b", Some("mixed"), &[]),
-            ("unconfined", None, &[Severity::Warning]),
-            ("docker-default", Some("complain"), &[Severity::Warning]),
-            ("my app (x)", Some("unconfined"), &[Severity::Warning]),
+        for (profile, mode, asked_for, expected) in [
+            ("docker-default", Some("enforce"), None, &[][..]),
+            ("docker-default", Some("enforce"), declared("docker-default"), &[]),
+            ("docker-default//sh", Some("enforce"), declared("docker-default"), &[]),
+            ("a//&docker-default", Some("enforce"), declared("docker-default"), &[]),
+            ("docker-default", Some("kill"), None, &[]),
+            ("a//&b", Some("mixed"), None, &[]),
+            ("unconfined", None, None, &[Severity::Warning]),
+            ("unconfined", None, declared("unconfined"), &[Severity::Warning]),
+            ("docker-default", Some("complain"), None, &[Severity::Warning]),
+            ("my app (x)", Some("unconfined"), None, &[Severity::Warning]),
             // A profile may be called so and enforce.
-            ("unconfined", Some("enforce"), &[]),
+            ("unconfined", Some("enforce"), None, &[]),
+            // It enforces something else than was asked for.
+            ("other", Some("enforce"), declared("docker-default"), &[Severity::Warning]),
+            ("other", Some("enforce"), declared("unconfined"), &[]),
         ] {
-            let subject = Subject { apparmor: label(profile, mode), ..docker_default() };
-            assert_eq!(severities(RULE, &subject), expected, "{profile} {mode:?}");
+            let apparmor = label(profile, mode);
+            let subject = Subject { apparmor, declared_apparmor: asked_for.clone(), ..docker_default() };
+            assert_eq!(severities(RULE, &subject), expected, "{profile} {mode:?} {asked_for:?}");
         }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_told() {
+        let subject = Subject { apparmor: label("unconfined", None), ..docker_default() };
+        let verdict = judged(RULE, &subject, &host());
+        assert_eq!(
+            verdict.findings[0].reason,
+            "its AppArmor label is unconfined, though its runtime was asked for profile docker-default"
+        );
+    }
+
+    #[test]
+    fn processes_under_another_label_are_told() {
+        let process = |pid: u32, text: &str| ProcessLabel {
+            pid,
+            comm: "sh".into(),
+            label: Label::parse(text.as_bytes()).expect("a label"),
+        };
+        let same = vec![process(5, "docker-default (enforce)"), process(6, "docker-default//x (enforce)")];
+        let subject = Subject { process_labels: same.clone(), ..docker_default() };
+        assert_eq!(judged(RULE, &subject, &host()), Verdict::default());
+        let process_labels = [same, vec![process(7, "unconfined"), process(8, "q (enforce)")]].concat();
+        let subject = Subject { process_labels, ..docker_default() };
+        let verdict = judged(RULE, &subject, &host());
+        let [finding] = verdict.findings.as_slice() else { panic!("{verdict:?}") };
+        assert_eq!(
+            finding.reason,
+            "2 of its processes run under another AppArmor label than its first one (docker-default (enforce)): \
+             sh (pid 7): unconfined and sh (pid 8): q (enforce)"
+        );
+        assert_eq!((finding.severity, finding.evidence.pids.as_slice()), (Severity::Warning, &[7, 8][..]));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use serde::Serialize;
 
-use crate::model::{CapSet, NsType, Severity};
+use crate::model::{CapSet, Label, NsType, Severity};
 
 /// A container as it is held against the rules. `None` and absent entries mean "could not be read".
 #[derive(Clone, Debug, Default)]
@@ -45,6 +45,10 @@ pub struct Subject {
     pub uid: Option<u32>,
     /// AppArmor's label of its first process.
     pub apparmor: Option<Label>,
+    /// Of those of its processes of which it was read, the first one excepted.
+    pub process_labels: Vec<ProcessLabel>,
+    /// The AppArmor profile that its runtime was asked for.
+    pub declared_apparmor: Option<String>,
     /// What it has mounted of the host's own tree, its root file system excepted. A container's own proc, sysfs,
     /// tmpfs and mqueue do not belong here; the host's do.
     pub mounts: Option<Vec<HostMount>>,
@@ -82,6 +86,14 @@ pub struct ProcessSeccomp {
     pub mode: Option<u32>,
 }
 
+/// A process of the container, and AppArmor's label of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessLabel {
+    pub pid: u32,
+    pub comm: String,
+    pub label: Label,
+}
+
 /// The five sets of capabilities(7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CapabilitySets {
@@ -104,14 +116,6 @@ pub enum Checks {
         /// Granted when asked for; where the kernel does not say whether a check meant a use, also what was not meant.
         used: CapSet,
     },
-}
-
-/// An AppArmor label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Label {
-    pub profile: String,
-    /// `enforce`, `complain` ...; `None` for `unconfined`.
-    pub mode: Option<String>,
 }
 
 /// A part of the host's tree in a container.

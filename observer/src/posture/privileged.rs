@@ -1,6 +1,6 @@
 //! Privileged containers.
 
-use super::{Definition, Evidence, Host, Namespace, Rule, Subject, Verdict, apparmor, listed};
+use super::{Definition, Evidence, Host, Namespace, Rule, Subject, Verdict, listed};
 use crate::model::{CapSet, NsType, Severity};
 
 pub const RULE: Rule = Rule { definition: &DEFINITION, judge };
@@ -77,7 +77,7 @@ fn no_seccomp(subject: &Subject) -> Option<bool> {
 }
 
 fn no_apparmor(subject: &Subject, host: &Host) -> Option<bool> {
-    if host.apparmor? { apparmor::refuses_nothing(subject.apparmor.as_ref()?) } else { Some(true) }
+    if host.apparmor? { subject.apparmor.as_ref()?.refuses_nothing() } else { Some(true) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `observer inspect`: everything about one container on one page, in the order in which a teacher would take it.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     COMM, PATH, Untrusted, cut_ids,
@@ -267,15 +267,15 @@ impl Writer<'_> {
             None => "unknown",
         };
         self.line("no_new_privs", no_new_privs);
-        let apparmor = match (&security.apparmor, self.page.look.host.has_lsm("apparmor")) {
-            (Some(label), _) => match &label.mode {
-                Some(mode) => format!("{} ({mode})", label.profile),
-                None => label.profile.clone(),
-            },
-            (None, Some(false)) => "not active on this host".to_owned(),
-            (None, _) => "no label can be read".to_owned(),
+        let apparmor = match &security.apparmor {
+            Some(label) => label.to_string(),
+            None if self.page.look.host.apparmor => "no label can be read".to_owned(),
+            None => "not active on this host".to_owned(),
         };
         self.untrusted("AppArmor", &apparmor);
+        for (label, pids) in self.other_labels() {
+            self.untrusted("", &format!("but {label}: {}", words::pids(&pids)));
+        }
         if let Some(context) = &security.selinux {
             self.untrusted("SELinux", context);
         }
@@ -290,6 +290,18 @@ impl Writer<'_> {
             let user = if real == effective { user } else { format!("{user} (real uid {real})") };
             self.line("user", &user);
         }
+    }
+
+    /// Labels that are not the first process's, and who has them.
+    fn other_labels(&self) -> BTreeMap<String, Vec<u32>> {
+        let container = self.page.container;
+        let mut others: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for process in self.page.look.members(&container.id) {
+            if let Some(label) = tree::other_label(container, process) {
+                others.entry(label).or_default().push(process.pid);
+            }
+        }
+        others
     }
 
     fn capabilities(&mut self) {

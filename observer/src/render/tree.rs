@@ -175,6 +175,9 @@ impl<'a> Drawing<'a> {
             }
         }
         let _ = write!(line, "  uid {}  {}", process.uid, Untrusted(&process.comm, COMM));
+        if let Some(label) = other_label(self.container, process) {
+            let _ = write!(line, "  {strong}[{}]{strong:#}", Untrusted(&label, PATH));
+        }
         if let Some(exe) = &process.exe {
             let _ = write!(line, "  {}", Untrusted(exe, PATH));
         }
@@ -186,10 +189,52 @@ impl<'a> Drawing<'a> {
     }
 }
 
+/// The label of a process that does not have the one of its container's first process; SELinux's context where that is the
+/// module.
+pub(super) fn other_label(container: &ContainerView, process: &ProcessView) -> Option<String> {
+    let (first, own) = (container.security.as_ref()?, process.security.as_ref()?);
+    let apparmor = own.apparmor.as_ref().filter(|label| first.apparmor.as_ref() != Some(label));
+    let selinux = || own.selinux.as_ref().filter(|context| first.selinux.as_ref() != Some(context));
+    apparmor.map(ToString::to_string).or_else(|| selinux().cloned())
+}
+
 fn indent(depth: usize) -> String {
     if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth - 1)) }
 }
 
 fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        inventory::testing::{DB, look, security},
+        model::Label,
+    };
+
+    /// How `db`'s second process is shown, if it has this label.
+    fn shown(label: &[u8], selinux: Option<&str>) -> String {
+        let mut look = look();
+        for process in look.processes.iter_mut().filter(|process| process.container.is_some()) {
+            process.security = Some(security());
+        }
+        let second = look.processes.iter_mut().find(|process| process.pid == 101).expect("a process");
+        second.security.as_mut().expect("its security").apparmor = Label::parse(label);
+        second.security.as_mut().expect("its security").selinux = selinux.map(str::to_owned);
+        let text = tree(&look, &[look.container(DB).expect("db")], Surface::PLAIN);
+        text.lines().filter(|line| line.contains("101 (1)")).collect()
+    }
+
+    #[test]
+    fn a_label_is_shown_where_it_is_another_than_the_first_ones() {
+        let same = shown(b"docker-default (enforce)\n", None);
+        assert!(same.contains("sleep") && !same.contains('['), "{same}");
+        assert!(shown(b"unconfined\n", None).contains("[unconfined]"));
+        assert!(shown(b"", Some("a:b:c:s0")).contains("[a:b:c:s0]"));
+        // Who loads the profile, or has it loaded, names it.
+        let hostile = shown(b"\x1b[2J\nx (enforce)\n", None);
+        assert!(!hostile.contains('\x1b') && hostile.contains("x (enforce)]"), "{hostile}");
+    }
 }

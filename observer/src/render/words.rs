@@ -66,6 +66,18 @@ pub fn seccomp(mode: Option<u32>, filters: Option<u32>) -> String {
     }
 }
 
+/// `pid 7`, `pids 7, 8 and 9 more`
+pub fn pids(pids: &[u32]) -> String {
+    const MOST: usize = 8;
+    let shown: Vec<String> = pids.iter().take(MOST).map(u32::to_string).collect();
+    let name = if pids.len() == 1 { "pid" } else { "pids" };
+    let more = match pids.len().saturating_sub(MOST) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{name} {}{more}", shown.join(", "))
+}
+
 /// An id as docker cuts it; `ns-4026532001` and names that are ids say nothing when cut.
 pub fn short_id(id: &str) -> &str {
     let is_digits = id.len() >= 32 && id.bytes().all(|b| b.is_ascii_hexdigit());

@@ -8,7 +8,7 @@ use observer_common::{Cgroup, Exec, Inodes, Kind, NS_NET, Syscall, flags};
 use crate::{
     decode::build::{frame, header},
     host::{Host, RuntimeFacts},
-    model::{Alert, Clock, MetadataMark, Severity},
+    model::{Alert, Clock, Label, MetadataMark, Severity},
     pipeline::{
         Core, Recorder, Replay, Tick,
         record::RecordingHost,
@@ -40,6 +40,10 @@ impl Host for Writer {
 
     fn image(&mut self, _pid: u32, _start_ticks: u64) -> Option<(Option<String>, Vec<String>)> {
         None
+    }
+
+    fn labels(&mut self, pids: &[(u32, u64)]) -> Vec<Option<Label>> {
+        vec![None; pids.len()]
     }
 
     fn cgroup_path(&mut self, _hierarchy: u32, _id: u64) -> Option<String> {
