@@ -33,10 +33,11 @@ pub fn keep_only(keep: CapSet) -> Result<CapSet, ProtectionError> {
     keep.0 &= permitted(io_thread()).map_err(ProtectionError::Threads)?;
     KEEP.store(keep.0, Ordering::SeqCst);
     let signal = libc::SIGRTMIN() + 6;
-    let before = handle(signal, reduce as *const () as libc::sighandler_t)?;
+    handle(signal, reduce as *const () as libc::sighandler_t)?;
     let result = ask_all(signal, keep);
-    // SAFETY: an action that the kernel gave us.
-    unsafe { libc::sigaction(signal, &before, std::ptr::null_mut()) };
+    // Not what it was before: a thread that was slow has been asked several times, such signals queue, and by default the next one
+    // of them would end the process. To ignore them takes away those that wait, too.
+    handle(signal, libc::SIG_IGN)?;
     result.map(|()| keep)
 }
 
@@ -46,18 +47,17 @@ fn io_thread() -> i32 {
     unsafe { libc::gettid() }
 }
 
-fn handle(signal: i32, handler: libc::sighandler_t) -> Result<libc::sigaction, ProtectionError> {
-    // SAFETY: all zeros is a valid value of these plain C structures; both are ours.
+fn handle(signal: i32, handler: libc::sighandler_t) -> Result<(), ProtectionError> {
+    // SAFETY: all zeros is a valid value of this plain C structure; it is ours.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler;
         // Calls that the signal interrupts go on, where the kernel can do that.
         action.sa_flags = libc::SA_RESTART;
-        let mut before: libc::sigaction = std::mem::zeroed();
-        if libc::sigaction(signal, &action, &mut before) != 0 {
+        if libc::sigaction(signal, &action, std::ptr::null_mut()) != 0 {
             return Err(ProtectionError::Signal(io::Error::last_os_error()));
         }
-        Ok(before)
+        Ok(())
     }
 }
 
@@ -147,6 +147,9 @@ mod tests {
             let (end, ended) = std::sync::mpsc::channel::<()>();
             let waits = std::thread::spawn(move || ended.recv().is_err());
             assert_eq!(keep_only(NEEDED).expect("given up"), keep);
+            // One that was sent too many.
+            // SAFETY: plain integers.
+            assert_eq!(unsafe { libc::kill(libc::getpid(), libc::SIGRTMIN() + 6) }, 0);
             let sets: Vec<u64> =
                 threads().expect("threads").into_iter().filter_map(|it| permitted(it).ok()).collect();
             assert!(sets.len() >= 2, "{sets:?}");
