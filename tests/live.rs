@@ -44,6 +44,8 @@ mod nested;
 mod ordinary;
 #[path = "live/pods.rs"]
 mod pods;
+#[path = "live/profiles.rs"]
+mod profiles;
 #[path = "live/recording.rs"]
 mod recording;
 #[path = "live/refused.rs"]

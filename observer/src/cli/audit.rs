@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Global, look};
 use crate::{
     app, host,
-    inventory::{self, ContainerView, Deeds, Found, Wanted},
+    inventory::{self, ContainerView, Deeds, Found, Look, Wanted},
     model::Severity,
     posture::{Finding, Unknown, Verdict},
     render,
@@ -56,9 +56,10 @@ struct Audited<'a> {
 fn deeds(
     options: &look::Options,
     global: &Global,
+    look: &Look,
     container: &ContainerView,
 ) -> anyhow::Result<Option<Deeds>> {
-    let Some(observed) = look::observed(options, global)? else { return Ok(None) };
+    let Some(observed) = look::observed(options, global, look, &container.id)? else { return Ok(None) };
     let granted = host::declared_calls(&app::roots(&global.config()?), &container.id);
     let capabilities = container.security.as_ref().and_then(|security| security.capabilities);
     Ok(Deeds::of(
@@ -102,7 +103,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let mut host = inventory::judge_host(&look);
     host.findings.retain(|finding| finding.severity >= args.severity);
     let deeds = match of.as_slice() {
-        [(container, _)] if chosen.is_some() => deeds(&args.options, global, container)?,
+        [(container, _)] if chosen.is_some() => deeds(&args.options, global, &look, container)?,
         _ => None,
     };
     let document = Document {

@@ -10,7 +10,7 @@ use crate::{
     config::{Config, HostNamespaces},
     host::{self, Hierarchy, ProcFacts, Roots, cri::Sockets},
     inventory::{self, Look, Membership, Source, Wanted},
-    model::Observed,
+    model::{Observed, syscall},
     render::{Colours, Surface, Untrusted},
 };
 
@@ -86,13 +86,35 @@ impl Looker {
     }
 }
 
-/// What the agent has seen containers do; `None` where none is asked.
-pub fn observed(options: &Options, global: &Global) -> anyhow::Result<Option<Observed>> {
+/// What the agent has seen containers do, and the calls that the threads of this one, `id`, are in; `None` where no agent is
+/// asked.
+pub fn observed(
+    options: &Options,
+    global: &Global,
+    look: &Look,
+    id: &str,
+) -> anyhow::Result<Option<Observed>> {
     if options.no_agent {
         return Ok(None);
     }
-    let Some(stream) = agent::connect(&global.config()?.socket.path)? else { return Ok(None) };
-    agent::observed(stream).map(Some)
+    let config = global.config()?;
+    let Some(stream) = agent::connect(&config.socket.path)? else { return Ok(None) };
+    let mut observed = agent::observed(stream)?;
+    let container = observed.containers.iter_mut().find(|container| container.id == id);
+    if let Some(container) = container.filter(|_| observed.syscalls) {
+        let mut names = std::collections::BTreeSet::from_iter(container.syscalls.drain(..));
+        for process in look.processes.iter().filter(|process| process.container.as_deref() == Some(id)) {
+            match host::present_calls(&config.host.proc, process.pid, process.start_ticks) {
+                Ok(calls) => names.extend(calls.iter().map(|nr| syscall::label(nr).into_owned())),
+                Err(error) => {
+                    agent::say(&format!("the calls that its threads are in may be missing: {error}"));
+                    break;
+                }
+            }
+        }
+        container.syscalls.extend(names);
+    }
+    Ok(Some(observed))
 }
 
 /// Looks.

@@ -77,7 +77,7 @@ fn observed(container: &str, global: &Global) -> anyhow::Result<(Observed, Obser
             .clone()
             .with_context(|| format!("process {} is in no container", process.pid))?,
     };
-    let observed = look::observed(&options, global)?
+    let observed = look::observed(&options, global, &look, &id)?
         .context("no agent runs here, and only one that does knows what containers do")?;
     let of = observed.containers.iter().find(|of| of.id == id).cloned().unwrap_or_default();
     Ok((observed, of))
