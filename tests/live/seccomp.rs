@@ -9,6 +9,9 @@ use observer_live::rootfs::ATTACKS;
 use observer_live::spec::Spec;
 use observer_live::{docker, pace, scratch, wait};
 use serde_json::json;
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const FEATURE: &str = "seccomp_denials";
@@ -112,6 +115,37 @@ fn dockers_refusals_are_counted_exactly() {
     for (call, _) in expected {
         assert_eq!(total(&call), Some(2 * u64::from(n as u32)), "{call}");
     }
+}
+
+/// Whose a call is, is known by the thread's stack, and stacks are used again: by a container's process after one of the host's,
+/// and the other way round.
+#[test]
+fn whose_a_call_is_does_not_hang_on_whose_stack_it_was() {
+    let Some(lab) = lab() else { return };
+    let Some(docker) = docker::get(&lab.attacks) else { return };
+    let Some(agent) = audit_docker(&lab, docker) else { return };
+    let n = if pace::emulated() { 20 } else { 150 };
+    let container = docker.start(&[]);
+    let ends = AtomicBool::new(false);
+    let said = std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !ends.load(Ordering::Relaxed) {
+                    Command::new("true").status().expect("start true");
+                }
+            });
+        }
+        let line = format!("i=0; while [ $i -lt {n} ]; do {ATTACKS} denials 1 || exit 1; i=$((i + 1)); done");
+        let said = container.sh(&line);
+        ends.store(true, Ordering::Relaxed);
+        said.ok()
+    });
+    let expected: BTreeSet<String> = told(&said).into_iter().map(|(call, _)| call).collect();
+    assert_eq!(expected.len(), 4, "{said}");
+    for call in expected {
+        assert_counted(&agent, DENIED, &container.id, &call, f64::from(n));
+    }
+    agent.finish();
 }
 
 /// A filter that lets all pass, under everything that could be mistaken for a refusal: declared by the runtime, and the

@@ -144,22 +144,15 @@ fn over(regs: *const u8, number: u64, ret: i64) {
     if owner.index != 0 {
         known.keep(owner.index as u16);
     }
-    if able(ability::AUDIT_SECCOMP) {
-        if armed != 0 || is_error(ret) {
-            let verdict = judge(task, ids as u32, owner, nr, ret, armed);
-            if verdict != NOTHING {
-                let what = Seccomp {
-                    nr,
-                    errno: ret.wrapping_neg() as u32,
-                    verdict,
-                    arch: ARCH_X86_64,
-                    slot: owner.slot(),
-                };
-                count(task, what, Kind::SeccompDenied);
-            }
-            if verdict == verdict::DENIED {
-                return;
-            }
+    if may_be_refused {
+        let verdict = judge(task, ids as u32, owner, nr, ret, armed);
+        if verdict != NOTHING {
+            let errno = ret.wrapping_neg() as u32;
+            let what = Seccomp { nr, errno, verdict, arch: ARCH_X86_64, slot: owner.slot() };
+            count(task, what, Kind::SeccompDenied);
+        }
+        if verdict == verdict::DENIED {
+            return;
         }
     }
     owner.note(task, nr);
