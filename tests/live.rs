@@ -46,6 +46,8 @@ mod nested;
 mod ordinary;
 #[path = "live/pods.rs"]
 mod pods;
+#[path = "live/profiles.rs"]
+mod profiles;
 #[path = "live/receivers.rs"]
 mod receivers;
 #[path = "live/recording.rs"]

@@ -2,6 +2,8 @@
 //! comes by. A process that was looked at once has its container's index beside its id: from then on two look-ups in
 //! arrays tell all.
 
+use core::ptr::{read_volatile, write_volatile};
+
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     macros::map,
@@ -9,11 +11,11 @@ use aya_ebpf::{
 };
 use observer_common::{
     AuditState, Audited, CHUNK, CallSet, Calls, CgroupKey, EARLY_SLOTS, Indices, Loss, NOBODY, NS_MNT,
-    SLOT_MASK, ability, mark,
+    SLOT_MASK, Stack, ability, mark,
 };
 
 use crate::{
-    emit::count_loss,
+    emit::{add, count_loss},
     offsets::{able, offset, peek},
     slots::{self, HOSTS, Standing, UNAUDITED, UNKNOWN},
     task::{self, Task},
@@ -31,9 +33,21 @@ static CALLS: Array<Calls> = Array::with_max_entries(1, 0);
 #[map]
 static CONTAINERS: Array<Audited> = Array::with_max_entries(1, 0);
 
-/// One entry, written by the agent.
+/// Written by the agent. Not a map to look up in but the program's own data, which is a map of one entry to the agent: its
+/// place is a constant here, and every call of every task comes by.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.audit")]
+static AUDIT: AuditState = AuditState { nobody: 0, reserved: [0; 3], armed: Calls::NONE };
+
+/// By a part of the address of the registers, see [`Stack`]. Sized by the agent, while calls are audited.
 #[map]
-static AUDIT: Array<AuditState> = Array::with_max_entries(1, 0);
+static STACKS: Array<Stack> = Array::with_max_entries(1, 0);
+
+/// How often it has changed whose calls a thread's are: a process's index was taken back, or a new thread has got a stack that
+/// may have been another's. What [`STACKS`] has of before is not believed.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.changes")]
+static mut CHANGES: u64 = 0;
 
 /// Calls by slots that userspace has not said anything of yet, which takes these out when it has.
 #[map]
@@ -44,9 +58,19 @@ static NO_CALLS: Calls = Calls::NONE;
 /// Of `thread_info.status`, arch/x86/include/asm/thread_info.h: the task is in a 32-bit call.
 const TS_COMPAT: u32 = 2;
 
+/// What the mark of a process that is no container's must be to be believed. Read once for all that is decided by it: it changes
+/// when there is another container.
 #[inline(always)]
-pub fn state() -> Option<&'static AuditState> {
-    AUDIT.get(0)
+pub fn nobody() -> u16 {
+    // SAFETY: the static. Volatile, or the compiler would put the zero above there.
+    unsafe { read_volatile(&raw const AUDIT.nobody) }
+}
+
+/// Whether beginnings of this call are seen.
+#[inline(always)]
+pub fn armed(nr: u32) -> u8 {
+    // SAFETY: inside the static. Volatile, as above.
+    unsafe { read_volatile((&raw const AUDIT.armed as *const u8).add(nr as usize & 0x1ff)) }
 }
 
 /// Where the index of a process's container is.
@@ -59,9 +83,9 @@ pub fn place(tgid: u32) -> Option<*mut u16> {
 
 /// True if the process is no container's, as far as has been told.
 #[inline(always)]
-pub fn is_nobody(place: *mut u16, state: &AuditState) -> bool {
+pub fn is_nobody(place: *mut u16, nobody: u16) -> bool {
     // SAFETY: a map entry; aligned words are read whole.
-    unsafe { *place == state.nobody }
+    unsafe { *place == nobody }
 }
 
 /// The process's mark changes: it is to be looked at again.
@@ -71,8 +95,92 @@ pub fn forget(tgid: u32) {
         && let Some(place) = place(tgid)
     {
         // SAFETY: as above.
-        unsafe { *place = 0 }
+        unsafe {
+            if *place != 0 {
+                write_volatile(place, 0);
+                // Afterwards: who has read the place before has read the number before, too.
+                changed();
+            }
+        }
     }
+}
+
+/// What is known by threads' stacks is known no more.
+#[inline(always)]
+pub fn changed() {
+    if able(ability::AUDIT_CALLS) {
+        // SAFETY: the static, which is only added to.
+        unsafe { add(&raw mut CHANGES, 1) };
+    }
+}
+
+/// Of the thread that has these registers.
+#[derive(Clone, Copy)]
+pub struct Known {
+    /// See [`distance`].
+    regs: u64,
+    changes: u64,
+    /// As in [`Indices`]; 0 if it is not known.
+    pub index: u16,
+}
+
+impl Known {
+    const INDEX_BITS: u32 = 16;
+
+    #[inline(always)]
+    pub fn of(regs: *const u8) -> Known {
+        // As a distance: the verifier lets programs reckon with that, and not with a pointer.
+        let regs = distance(regs);
+        // SAFETY: the static; volatile, as above.
+        let changes = unsafe { read_volatile(&raw const CHANGES) };
+        let mut index = 0;
+        if let Some(stack) = STACKS.get_ptr(Self::place(regs)) {
+            // SAFETY: a map entry. The registers last: whoever takes the entry over for another stack writes them before the
+            // word, so that a word is of the stack that is found beside it.
+            let (word, owner) =
+                unsafe { (read_volatile(&raw const (*stack).word), read_volatile(&raw const (*stack).regs)) };
+            if word >> Self::INDEX_BITS == changes && owner == regs {
+                index = word as u16;
+            }
+        }
+        Known { regs, changes, index }
+    }
+
+    /// For the thread's next calls, until something changes.
+    #[inline(always)]
+    pub fn keep(self, index: u16) {
+        if let Some(stack) = STACKS.get_ptr_mut(Self::place(self.regs)) {
+            // SAFETY: a map entry; in this order, see `of`.
+            unsafe {
+                write_volatile(&raw mut (*stack).word, u64::MAX);
+                write_volatile(&raw mut (*stack).regs, self.regs);
+                write_volatile(&raw mut (*stack).word, self.changes << Self::INDEX_BITS | index as u64);
+            }
+        }
+    }
+
+    /// Stacks lie at multiples of their size, and so do the distances differ: the upper bits of a product mix them.
+    #[inline(always)]
+    fn place(regs: u64) -> u32 {
+        (regs.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - observer_common::STACKS.ilog2())) as u32
+    }
+}
+
+/// From a place of our own, which stays where it is.
+#[inline(always)]
+fn distance(regs: *const u8) -> u64 {
+    let (mut distance, from) = (regs as u64, &raw const CHANGES as u64);
+    // In this one instruction, which is what the verifier knows (`adjust_reg_min_max_vals`).
+    // SAFETY: two registers, and nothing else is touched.
+    #[cfg(target_arch = "bpf")]
+    unsafe {
+        core::arch::asm!("{distance} -= {from}", distance = inout(reg) distance, from = in(reg) from, options(pure, nomem));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        distance -= from;
+    }
+    distance
 }
 
 /// Whose calls they are: an index, or the slot of one that has no index yet. Neither: nobody's, or on the way in.
@@ -86,17 +194,17 @@ impl Owner {
     const NONE: Owner = Owner { index: 0, slot: 0 };
 
     #[inline(always)]
-    pub fn of(task: Task, tgid: u32, place: *mut u16, state: &AuditState) -> Owner {
+    pub fn of(task: Task, tgid: u32, place: *mut u16, nobody: u16) -> Owner {
         // SAFETY: as in `is_nobody`.
         let index = unsafe { *place };
         if index != 0 && index & NOBODY == 0 {
             return Owner { index: index as u32, slot: 0 };
         }
-        Self::found(task, tgid, place, state)
+        Self::found(task, tgid, place, nobody)
     }
 
     #[inline(always)]
-    fn found(task: Task, tgid: u32, place: *mut u16, state: &AuditState) -> Owner {
+    fn found(task: Task, tgid: u32, place: *mut u16, nobody: u16) -> Owner {
         let mark = task::stored_mark(tgid);
         let slot = mark & SLOT_MASK;
         let standing = if slot != 0 {
@@ -109,7 +217,7 @@ impl Owner {
         };
         if standing == HOSTS {
             // SAFETY: as in `is_nobody`.
-            unsafe { *place = state.nobody };
+            unsafe { *place = nobody };
             return Owner::NONE;
         }
         if standing == UNAUDITED || mark & (mark::ENTERING | mark::GONE) != 0 {
@@ -141,6 +249,15 @@ impl Owner {
     #[inline(always)]
     pub fn container(self) -> Option<&'static Audited> {
         if self.index == 0 { None } else { CONTAINERS.get(self.index) }
+    }
+
+    /// A container that has made this call before.
+    #[inline(always)]
+    pub fn has_noted(index: u16, nr: u32) -> bool {
+        // SAFETY: inside the map entry.
+        CALLS
+            .get_ptr(index as u32)
+            .is_some_and(|calls| unsafe { *(calls as *const u8).add(nr as usize & 0x1ff) } != 0)
     }
 
     /// Notes a call.

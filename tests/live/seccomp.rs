@@ -9,12 +9,15 @@ use observer_live::rootfs::ATTACKS;
 use observer_live::spec::Spec;
 use observer_live::{docker, pace, scratch, wait};
 use serde_json::json;
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const FEATURE: &str = "seccomp_denials";
-const DENIED: &str = "observer_container_seccomp_denied_total";
+pub(crate) const DENIED: &str = "observer_container_seccomp_denied_total";
 const KILLED: &str = "observer_container_seccomp_killed_total";
-const UNCLASSIFIED: &str = "observer_container_seccomp_unclassified_total";
+pub(crate) const UNCLASSIFIED: &str = "observer_container_seccomp_unclassified_total";
 const USED: &str = "observer_container_syscalls_used";
 
 /// An agent that counts; none, and said, where this kernel does not let it.
@@ -35,7 +38,7 @@ fn audit_with(lab: &Lab, extra: &str) -> Option<Agent> {
 }
 
 /// One that finds the declarations of docker's containers where docker's managed containerd has them.
-fn audit_docker(lab: &Lab, docker: &Docker) -> Option<Agent> {
+pub(crate) fn audit_docker(lab: &Lab, docker: &Docker) -> Option<Agent> {
     let (run, data) = (scratch::subdir("run"), docker.data());
     std::os::unix::fs::symlink(data.with_file_name("exec"), run.join("docker")).expect("link the exec-root");
     audit_with(lab, &format!("host:\n  run: \"{}\"\n  docker: \"{}\"\n", run.display(), data.display()))
@@ -55,7 +58,7 @@ fn assert_counted(agent: &Agent, family: &str, id: &str, call: &str, count: f64)
 }
 
 /// Two readings of the counts: what was counted before has been shown.
-fn settle(agent: &Agent) {
+pub(crate) fn settle(agent: &Agent) {
     agent.settle();
     std::thread::sleep(Duration::from_millis(2200));
 }
@@ -112,6 +115,37 @@ fn dockers_refusals_are_counted_exactly() {
     for (call, _) in expected {
         assert_eq!(total(&call), Some(2 * u64::from(n as u32)), "{call}");
     }
+}
+
+/// Whose a call is, is known by the thread's stack, and stacks are used again: by a container's process after one of the host's,
+/// and the other way round.
+#[test]
+fn whose_a_call_is_does_not_hang_on_whose_stack_it_was() {
+    let Some(lab) = lab() else { return };
+    let Some(docker) = docker::get(&lab.attacks) else { return };
+    let Some(agent) = audit_docker(&lab, docker) else { return };
+    let n = if pace::emulated() { 20 } else { 150 };
+    let container = docker.start(&[]);
+    let ends = AtomicBool::new(false);
+    let said = std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !ends.load(Ordering::Relaxed) {
+                    Command::new("true").status().expect("start true");
+                }
+            });
+        }
+        let line = format!("i=0; while [ $i -lt {n} ]; do {ATTACKS} denials 1 || exit 1; i=$((i + 1)); done");
+        let said = container.sh(&line);
+        ends.store(true, Ordering::Relaxed);
+        said.ok()
+    });
+    let expected: BTreeSet<String> = told(&said).into_iter().map(|(call, _)| call).collect();
+    assert_eq!(expected.len(), 4, "{said}");
+    for call in expected {
+        assert_counted(&agent, DENIED, &container.id, &call, f64::from(n));
+    }
+    agent.finish();
 }
 
 /// A filter that lets all pass, under everything that could be mistaken for a refusal: declared by the runtime, and the
@@ -222,8 +256,43 @@ fn it_is_off_unless_asked_for_and_goes_with_its_containers() {
     agent.finish();
 }
 
+/// Off unless asked for; then each call that is new after a container has settled, once, and none of those that it made before.
+#[test]
+fn a_call_that_is_new_is_told_once_its_container_has_settled() {
+    const AFTER_SECONDS: u64 = 6;
+    let Some(lab) = lab() else { return };
+    let config = format!("audit:\n  first_use_after_seconds: {AFTER_SECONDS}\n");
+    let agent = lab.only_agent(Config::new(&config));
+    if !features::serves(&agent, "syscalls_used", "tp_btf") {
+        agent.finish();
+        return;
+    }
+    let container = lab.container(Spec::new("settles"));
+    let work = "for i in 1 2 3; do sh -c 'echo a >/tmp/a; cat /tmp/a; rm /tmp/a' || exit 1; done";
+    container.sh(work).ok();
+    std::thread::sleep(Duration::from_secs(AFTER_SECONDS + 3));
+    container.sh(work).ok();
+    settle(&agent);
+    let told = || of_rule(&agent, "syscall.first_use", &container.id);
+    let before = told();
+    assert!(before.is_empty(), "{before:?}");
+    for _ in 0..3 {
+        container.sh("mkfifo /tmp/fifo && rm /tmp/fifo").ok();
+    }
+    let is_it = |alert: &Alert| alert.text("/evidence/syscall").starts_with("mknod");
+    let alert = agent.wait_for_matching("syscall.first_use", &container.id, is_it);
+    assert_eq!((alert.severity(), alert.json.get("process")), ("notice", None), "{}", alert.line);
+    let number = |name: &str| alert.json["evidence"][name].as_u64().expect("a number");
+    assert!((AFTER_SECONDS..600).contains(&number("observed_seconds")), "{}", alert.line);
+    assert!((10..200).contains(&number("known_syscalls")), "{}", alert.line);
+    container.sh("mkfifo /tmp/fifo && rm /tmp/fifo").ok();
+    settle(&agent);
+    assert_eq!(told().iter().filter(|alert| is_it(alert)).count(), 1, "{:?}", told());
+    agent.finish();
+}
+
 /// `observer ARGS` beside the agent; what it said, and whether it succeeded.
-fn verb(agent: &Agent, args: &[&str]) -> (bool, String, String) {
+pub(crate) fn verb(agent: &Agent, args: &[&str]) -> (bool, String, String) {
     let mut all = args.to_vec();
     all.extend(["--config", agent.config().arg()]);
     let output = observer(&all).output().expect("run observer");

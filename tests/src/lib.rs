@@ -34,6 +34,7 @@ pub mod runc;
 pub mod sandbox;
 pub mod scratch;
 pub mod screen;
+pub mod services;
 pub mod shell;
 pub mod spec;
 pub mod wait;

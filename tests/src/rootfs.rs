@@ -85,7 +85,7 @@ fn build(attacks: &Path) -> PathBuf {
 }
 
 /// Copies a program and the libraries that ldd names, at their own paths.
-fn install(root: &Path, program: &Path, to: &str) {
+pub(crate) fn install(root: &Path, program: &Path, to: &str) {
     fs::copy(program, root.join(to.trim_start_matches('/')))
         .unwrap_or_else(|e| panic!("copy {}: {e}", program.display()));
     let ldd = Command::new("ldd").arg(program).output().expect("run ldd");

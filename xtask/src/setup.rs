@@ -42,7 +42,7 @@ struct Tool {
     needed_for: fn(Purpose) -> bool,
 }
 
-const TOOLS: [Tool; 19] = [
+const TOOLS: [Tool; 22] = [
     Tool { package: "gcc", present: || find("cc").is_some(), needed_for: |_| true },
     Tool {
         package: "libc6-dev",
@@ -83,6 +83,11 @@ const TOOLS: [Tool; 19] = [
     // The independent count that the flood tests hold the agent's against.
     Tool { package: "bpftrace", present: || find("bpftrace").is_some(), needed_for: tests },
     Tool { package: "strace", present: || find("strace").is_some(), needed_for: tests },
+    // Services whose seccomp profiles are made, and tried, under their own benchmarks. redis-tools has redis-server's program, too,
+    // and starts no server.
+    Tool { package: "redis-tools", present: || find("redis-check-rdb").is_some(), needed_for: tests },
+    Tool { package: "nginx", present: || find("nginx").is_some(), needed_for: tests },
+    Tool { package: "apache2-utils", present: || find("ab").is_some(), needed_for: tests },
     // For promtool, which checks the metrics' format and the alerting rules.
     Tool {
         package: "prometheus",

@@ -8,7 +8,7 @@ use observer_common::{
 };
 
 use crate::{
-    debug_log,
+    audit, debug_log,
     emit::Frame,
     offsets::{NOWHERE, Place, able, follow, load, offset, read_text},
     probes::cgroup,
@@ -30,6 +30,8 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
     if Turn::First.is_over(Kind::Fork, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
+    // The child may have got the stack of a thread that has ended.
+    audit::changed();
     let (parent, child) = (Task::often(ctx.arg(0)), Task::often(ctx.arg(1)));
     if !child.is_kernel_thread() {
         fork(parent, child);
@@ -43,6 +45,8 @@ pub fn process_fork_again(ctx: BtfTracePointContext) -> i32 {
     if Turn::Second.is_over(Kind::Fork, ability::TWICE_ON_TRACEPOINTS) {
         return 0;
     }
+    // The child may have got the stack of a thread that has ended.
+    audit::changed();
     let (parent, child) = (Task::often(ctx.arg(0)), Task::often(ctx.arg(1)));
     if !child.is_kernel_thread() {
         fork(parent, child);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Global, look};
 use crate::{
     app, host,
-    inventory::{self, ContainerView, Deeds, Found, Wanted},
+    inventory::{self, ContainerView, Deeds, Found, Look, Wanted},
     model::{Observed, Severity},
     posture::{Finding, Unknown, Verdict},
     render,
@@ -54,11 +54,13 @@ struct Audited<'a> {
 
 /// What one container may do, and what it was seen to do; `None` where no agent knows.
 fn deeds(
-    observed: Option<&Observed>,
+    observed: Option<&mut Observed>,
     global: &Global,
+    look: &Look,
     container: &ContainerView,
 ) -> anyhow::Result<Option<Deeds>> {
     let Some(observed) = observed else { return Ok(None) };
+    look::add_present_calls(observed, global, look, &container.id)?;
     let granted = host::declared_calls(&app::roots(&global.config()?), &container.id);
     let capabilities = container.security.as_ref().and_then(|security| security.capabilities);
     Ok(Deeds::of(
@@ -79,7 +81,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         resources: true,
     };
     let look = look::look(&args.options, global, wanted)?;
-    let observed = look::observed(&args.options, global)?;
+    let mut observed = look::observed(&args.options, global)?;
     let mut verdicts = inventory::judge(&look, observed.as_ref());
     for verdict in &mut verdicts {
         verdict.findings.retain(|finding| finding.severity >= args.severity);
@@ -103,7 +105,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let mut host = inventory::judge_host(&look);
     host.findings.retain(|finding| finding.severity >= args.severity);
     let deeds = match of.as_slice() {
-        [(container, _)] if chosen.is_some() => deeds(observed.as_ref(), global, container)?,
+        [(container, _)] if chosen.is_some() => deeds(observed.as_mut(), global, &look, container)?,
         _ => None,
     };
     let document = Document {

@@ -10,7 +10,7 @@ use crate::{
     config::{Config, HostNamespaces},
     host::{self, Hierarchy, ProcFacts, Roots, cri::Sockets},
     inventory::{self, Look, Membership, Source, Wanted},
-    model::Observed,
+    model::{Observed, syscall},
     render::{Colours, Surface, Untrusted},
 };
 
@@ -86,13 +86,37 @@ impl Looker {
     }
 }
 
-/// What the agent has seen containers do; `None` where none is asked.
+/// What the agent has seen containers do; `None` where no agent is asked.
 pub fn observed(options: &Options, global: &Global) -> anyhow::Result<Option<Observed>> {
     if options.no_agent {
         return Ok(None);
     }
     let Some(stream) = agent::connect(&global.config()?.socket.path)? else { return Ok(None) };
     agent::observed(stream).map(Some)
+}
+
+/// The calls that the threads of this container are in.
+pub fn add_present_calls(
+    observed: &mut Observed,
+    global: &Global,
+    look: &Look,
+    id: &str,
+) -> anyhow::Result<()> {
+    let container = observed.containers.iter_mut().find(|container| container.id == id);
+    let Some(container) = container.filter(|_| observed.syscalls) else { return Ok(()) };
+    let proc = global.config()?.host.proc;
+    let mut names = std::collections::BTreeSet::from_iter(container.syscalls.drain(..));
+    for process in look.processes.iter().filter(|process| process.container.as_deref() == Some(id)) {
+        match host::present_calls(&proc, process.pid, process.start_ticks) {
+            Ok(calls) => names.extend(calls.iter().map(|nr| syscall::label(nr).into_owned())),
+            Err(error) => {
+                agent::say(&format!("the calls that its threads are in may be missing: {error}"));
+                break;
+            }
+        }
+    }
+    container.syscalls.extend(names);
+    Ok(())
 }
 
 /// Looks.

@@ -77,8 +77,9 @@ fn observed(container: &str, global: &Global) -> anyhow::Result<(Observed, Obser
             .clone()
             .with_context(|| format!("process {} is in no container", process.pid))?,
     };
-    let observed = look::observed(&options, global)?
+    let mut observed = look::observed(&options, global)?
         .context("no agent runs here, and only one that does knows what containers do")?;
+    look::add_present_calls(&mut observed, global, &look, &id)?;
     let of = observed.containers.iter().find(|of| of.id == id).cloned().unwrap_or_default();
     Ok((observed, of))
 }

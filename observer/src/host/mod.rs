@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::Label;
 
 pub use cgroupfs::{from_the_root, hierarchies, walk};
-pub use procfs::{own, scan, scan_some};
+pub use procfs::{own, present_calls, scan, scan_some};
 pub use runtime::{DeclaredCalls, RuntimeDetails, SeccompFilter, declared_calls, details as runtime_details};
 
 /// Where things are; all can be moved for tests, and for an agent in a pod.

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Read, mem::MaybeUninit, os::unix::fs::MetadataExt, path::Path};
 
-use observer_common::{Host, Inodes, MAX_ARGS, NAMESPACE_NAMES, NAMESPACES, NS_MNT, NS_PID, Root};
+use observer_common::{CallSet, Host, Inodes, MAX_ARGS, NAMESPACE_NAMES, NAMESPACES, NS_MNT, NS_PID, Root};
 use procfs::{
     FromRead,
     process::{Process, Stat},
@@ -221,6 +221,34 @@ pub fn label(proc: &Path, pid: u32, start_ticks: u64) -> Option<Label> {
     is_still(&dir, start_ticks).then_some(label)
 }
 
+/// The system calls that a process's threads wait in, if it is still the same one. They have no end yet that could have been seen,
+/// and some never have: a server's first process waits for signals all its life.
+pub fn present_calls(proc: &Path, pid: u32, start_ticks: u64) -> std::io::Result<CallSet> {
+    let dir = proc.join(pid.to_string());
+    let mut calls = CallSet::NONE;
+    if !is_still(&dir, start_ticks) {
+        return Ok(calls);
+    }
+    for thread in fs::read_dir(dir.join("task"))?.filter_map(Result::ok) {
+        match fs::read_to_string(thread.path().join("syscall")) {
+            Ok(line) => present_call(&line).into_iter().for_each(|nr| calls.insert(nr)),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Err(error),
+            // It ended.
+            Err(_) => {}
+        }
+    }
+    Ok(calls)
+}
+
+/// Number, six arguments, stack pointer, program counter; `running`; or -1 and the last two of one that waits for something else.
+/// The number of a 32-bit call is another table's: its stack lies below 4 GiB.
+fn present_call(line: &str) -> Option<u32> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [number, .., stack, _] = words.as_slice() else { return None };
+    let stack = u64::from_str_radix(stack.strip_prefix("0x")?, 16).ok()?;
+    number.parse().ok().filter(|_| stack > u64::from(u32::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +259,41 @@ mod tests {
         for bad in [&b"mnt:4026"[..], b"mnt:[x]", b"", b"\xff:[1]x"] {
             assert_eq!(inode_of_link(bad), None);
         }
+    }
+
+    #[test]
+    fn a_waiting_thread_tells_its_call() {
+        let line = "130 0x7ffc1414ba88 0x8 0x0 0x0 0x0 0x0 0x7ffc1414ba00 0x7f4bd25642ad\n";
+        assert_eq!(present_call(line), Some(130));
+        let compat = "130 0xffc1ba88 0x8 0x0 0x0 0x0 0x0 0xffc1ba00 0xf7e642ad\n";
+        for none in [
+            compat,
+            "running\n",
+            "-1 0x7ffc1414ba00 0x7f4bd25642ad\n",
+            "",
+            "130",
+            "130 a b",
+            "x 0x7ffc1414ba00 0x0",
+        ] {
+            assert_eq!(present_call(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn calls_that_threads_wait_in_are_found() {
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let waiting = std::thread::spawn(move || reader.read(&mut [0; 1]).expect("the end"));
+        let (proc, me) = (Path::new("/proc"), std::process::id());
+        let start = Stat::from_file(proc.join("self/stat")).expect("its stat").starttime;
+        let read = crate::model::syscall::number("read").expect("a call");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !present_calls(proc, me, start).expect("may be read").contains(read) {
+            assert!(std::time::Instant::now() < until, "it does not wait");
+            std::thread::yield_now();
+        }
+        assert!(present_calls(proc, me, start + 1).expect("another process").is_empty());
+        drop(writer);
+        assert_eq!(waiting.join().expect("a thread"), 0);
     }
 
     #[test]

@@ -18,6 +18,9 @@ use super::{
 };
 use crate::{host::DeclaredCalls, model::syscall};
 
+/// The kernel programs' data that is written while they run, a map of one entry.
+const STATE: &str = ".data.audit";
+
 /// Values of `AuditState::armed`.
 const ARMED: u8 = 1;
 const ARMING: u8 = 2;
@@ -94,7 +97,7 @@ fn fail(name: &'static str, error: &aya::maps::MapError) -> KernelError {
 impl CallTable {
     pub(super) fn new(bpf: &mut Ebpf, arming: Option<Arming>) -> Result<Self, KernelError> {
         let mut table = CallTable {
-            state: array(bpf, "AUDIT")?,
+            state: array(bpf, STATE)?,
             told: AuditState { nobody: NOBODY, reserved: [0; 3], armed: Calls::NONE },
             calls: array(bpf, "CALLS")?,
             containers: array(bpf, "CONTAINERS")?,
@@ -114,7 +117,7 @@ impl CallTable {
     }
 
     fn tell(&mut self) -> Result<(), KernelError> {
-        self.state.set(0, self.told, 0).map_err(|error| fail("AUDIT", &error))
+        self.state.set(0, self.told, 0).map_err(|error| fail(STATE, &error))
     }
 
     /// The index of the container whose first slot this is; 0 if there is no room for another one.
@@ -202,7 +205,7 @@ impl CallTable {
         for nr in &new {
             self.told.armed.0[*nr as usize % SYSCALLS] = ARMING;
         }
-        self.state.set(0, self.told, 0).map_err(|error| fail("AUDIT", &error))?;
+        self.state.set(0, self.told, 0).map_err(|error| fail(STATE, &error))?;
         for nr in &new {
             match arming.arm(*nr) {
                 Some(event) => {

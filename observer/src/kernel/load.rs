@@ -13,7 +13,7 @@ use aya::{
     util::nr_cpus,
 };
 use observer_common::{
-    AUDITED, CAPABILITY_KEYS, CHUNK, DENIAL_KEYS, EARLY_SLOTS, Host, NOTES, Offsets, ability,
+    AUDITED, CAPABILITY_KEYS, CHUNK, DENIAL_KEYS, EARLY_SLOTS, Host, NOTES, Offsets, STACKS, ability,
 };
 
 use super::{
@@ -140,6 +140,7 @@ impl Kernel {
             .map_max_entries("SEEN", if abilities.preemption.abilities() == 0 { 1 } else { NOTES })
             .map_max_entries("CAPABILITIES", if options.audit_capabilities { CAPABILITY_KEYS } else { 1 })
             .map_max_entries("PROCESSES", audited(pid_max.div_ceil(CHUNK as u32)))
+            .map_max_entries("STACKS", audited(STACKS))
             .map_max_entries("CALLS", audited(AUDITED))
             .map_max_entries("CONTAINERS", audited(AUDITED))
             .map_max_entries("EARLY", audited(EARLY_SLOTS))
