@@ -23,7 +23,8 @@ static DEFINITION: Definition = Definition {
            older than the agent, what they had when first seen counts as granted.",
     looks: "sh (pid 100) of container web has got CHOWN and SYS_ADMIN, without having executed anything",
     evidence: &["capabilities"],
-    false_positives: "None known.",
+    false_positives: "None known: no system call adds to a permitted set. A kernel module or debugger of the operator's own that \
+                      rewrites credentials looks the same.",
     response: "Treat the node as compromised: isolate it, keep its memory and disk for forensics. Do not trust what the node \
                says of itself.",
 };
