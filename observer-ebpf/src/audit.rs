@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use observer_common::{
     AuditState, Audited, CHUNK, CallSet, Calls, CgroupKey, EARLY_SLOTS, Indices, Loss, NOBODY, NS_MNT,
-    SLOT_MASK, Stack, ability, mark,
+    SLOT_MASK, SYSCALLS, Stack, ability, mark,
 };
 
 use crate::{
@@ -70,7 +70,7 @@ pub fn nobody() -> u16 {
 #[inline(always)]
 pub fn armed(nr: u32) -> u8 {
     // SAFETY: inside the static. Volatile, as above.
-    unsafe { read_volatile((&raw const AUDIT.armed as *const u8).add(nr as usize & 0x1ff)) }
+    unsafe { read_volatile((&raw const AUDIT.armed as *const u8).add(within(nr))) }
 }
 
 /// Where the index of a process's container is.
@@ -255,9 +255,7 @@ impl Owner {
     #[inline(always)]
     pub fn has_noted(index: u16, nr: u32) -> bool {
         // SAFETY: inside the map entry.
-        CALLS
-            .get_ptr(index as u32)
-            .is_some_and(|calls| unsafe { *(calls as *const u8).add(nr as usize & 0x1ff) } != 0)
+        CALLS.get_ptr(index as u32).is_some_and(|calls| unsafe { *(calls as *const u8).add(within(nr)) } != 0)
     }
 
     /// Notes a call.
@@ -267,7 +265,7 @@ impl Owner {
         let Some(calls) = calls else { return };
         // SAFETY: inside the map entry; a byte is written whole, whoever writes it at the same time writes the same.
         unsafe {
-            let byte = (calls as *mut u8).add(nr as usize & 0x1ff);
+            let byte = (calls as *mut u8).add(within(nr));
             if *byte == 0 && !is_compat(task) {
                 *byte = 1;
             }
@@ -277,7 +275,25 @@ impl Owner {
 
 #[inline(always)]
 pub fn contains(set: &CallSet, nr: u32) -> bool {
-    (set.0[(nr as usize >> 6) & 7] >> (nr & 63)) & 1 != 0
+    let nr = within(nr);
+    (set.0[nr >> 6 & 7] >> (nr & 63)) & 1 != 0
+}
+
+/// A call's number as an index. In an instruction of its own, right where it is needed: the compiler knows that the number was
+/// compared with [`SYSCALLS`] and leaves out a mask, but before 6.8 the verifier does not know it of a copy on the stack.
+#[inline(always)]
+fn within(nr: u32) -> usize {
+    let mut nr = nr as usize;
+    // SAFETY: one register, and nothing else is touched.
+    #[cfg(target_arch = "bpf")]
+    unsafe {
+        core::arch::asm!("{nr} &= {most}", nr = inout(reg) nr, most = const SYSCALLS - 1, options(pure, nomem));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        nr &= SYSCALLS - 1;
+    }
+    nr
 }
 
 #[inline(always)]
