@@ -195,6 +195,18 @@ fn what_was_not_expected_is_armed_when_it_is_seen() {
         counted(&agent, UNCLASSIFIED, &container.id, "getppid") == 1.0
     });
     assert!(armed, "{:?}", agent.metrics().family(UNCLASSIFIED));
+    if agent.log_tail().contains("beginnings of a call cannot be seen") {
+        // Debian's kernels have a level of their own, which asks for CAP_SYS_ADMIN: the agent has given that up by now.
+        let level = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+        assert!(level.trim().parse().is_ok_and(|level: i32| level > 2), "{level}: {}", agent.log_tail());
+        assert!(
+            agent.log_tail().contains("call=getppid error=\"Permission denied (os error 13)\""),
+            "{}",
+            agent.log_tail()
+        );
+        skipped("kernel.perf_event_paranoid is above 2: nothing is armed after the start (EACCES)");
+        return agent.finish();
+    }
     let said = container.sh(&format!("{ATTACKS} own-errno getppid 71 500")).ok();
     assert_eq!(said.trim(), "ok 500");
     assert_counted(&agent, DENIED, &container.id, "getppid", 500.0);

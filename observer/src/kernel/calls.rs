@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    io,
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -16,7 +17,7 @@ use super::{
     load::chain,
     tracefs::{self, Tracefs},
 };
-use crate::{host::DeclaredCalls, model::syscall};
+use crate::{host::DeclaredCalls, model::syscall, telemetry::log};
 
 /// The kernel programs' data that is written while they run, a map of one entry.
 const STATE: &str = ".data.audit";
@@ -49,10 +50,15 @@ pub(super) struct Arming {
 }
 
 impl Arming {
-    fn arm(&self, nr: u32) -> Option<OwnedFd> {
-        let name = event_name(syscall::name(nr)?);
-        let id = self.tracefs.event_id("syscalls", &format!("sys_enter_{name}")).ok()?;
-        tracefs::attach(self.program.as_fd(), id).ok()
+    /// `None` if there is nothing to arm: this kernel has no such call.
+    fn arm(&self, nr: u32) -> io::Result<Option<OwnedFd>> {
+        let Some(call) = syscall::name(nr) else { return Ok(None) };
+        let id = match self.tracefs.event_id("syscalls", &format!("sys_enter_{}", event_name(call))) {
+            Ok(id) => id,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        tracefs::attach(self.program.as_fd(), id).map(Some)
     }
 }
 
@@ -73,7 +79,7 @@ fn event_name(call: &str) -> &str {
 #[derive(Default)]
 pub struct Armed {
     events: BTreeMap<u32, OwnedFd>,
-    /// Calls that have no event here: this kernel has no such call.
+    /// Calls that have no event here: this kernel has no such call, or refuses it to the agent.
     impossible: BTreeSet<u32>,
 }
 
@@ -207,7 +213,17 @@ impl CallTable {
         }
         self.state.set(0, self.told, 0).map_err(|error| fail(STATE, &error))?;
         for nr in &new {
-            match arming.arm(*nr) {
+            let event = arming.arm(*nr).unwrap_or_else(|error| {
+                // Not again for this call: what is refused stays so.
+                let call = syscall::label(*nr);
+                log::warn!(
+                    "beginnings of a call cannot be seen: its refusals stay unclassified",
+                    call,
+                    error
+                );
+                None
+            });
+            match event {
                 Some(event) => {
                     armed.events.insert(*nr, event);
                 }
