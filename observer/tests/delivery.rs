@@ -3,9 +3,11 @@
 //!
 //! The sender is this program again, so it has a main of its own.
 
+mod http;
+
 use std::{
     collections::BTreeSet,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -16,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::request;
 use observer::{
     config::Config,
     delivery::Delivery,
@@ -132,19 +135,7 @@ impl Receiver {
         let mut reader = BufReader::new(stream.try_clone().ok()?);
         let mut stream = stream;
         loop {
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-                if line == "\r\n" {
-                    break;
-                }
-                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().ok()?;
-                }
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).ok()?;
+            let (_, body) = request(&mut reader)?;
             if self.away.load(Ordering::Relaxed) {
                 return None;
             }

@@ -5,6 +5,7 @@
 
 #[path = "receivers/alertmanager.rs"]
 mod alertmanager;
+mod http;
 #[path = "receivers/otlp.rs"]
 mod otlp;
 #[path = "receivers/rsyslog.rs"]

@@ -44,6 +44,21 @@ pub(crate) fn check(config: &Config) -> (BTreeMap<String, String>, bool) {
     (tiers, ok)
 }
 
+/// A refusal is told from the end of a call: where ends are not seen, nothing claims that refusals are.
+#[test]
+fn without_ends_of_calls_no_refusals_are_told() {
+    let Some(_lab) = lab() else { return };
+    for (without, may_be) in [("[]", true), ("[\"hook:tp_btf/sys_exit\"]", false)] {
+        let config = format!("audit: {{seccomp: true}}\nkernel: {{pretend_without: {without}}}\n");
+        let (tiers, ok) = check(&Config::new(&config));
+        assert!(ok, "{tiers:?}");
+        let [ends, refusals] = ["syscalls_used", "seccomp_denials"].map(|feature| tiers[feature] != "off");
+        assert_eq!(ends, refusals, "{without}: {tiers:?}");
+        // (Before 5.15 neither is to be had.)
+        assert!(may_be || !ends, "{without}: {tiers:?}");
+    }
+}
+
 /// A missing field, tracepoint, helper or type of program: what it changes, and nothing else. `check` names the reason.
 #[test]
 fn what_is_missing_disables_only_what_needs_it() {

@@ -331,7 +331,10 @@ fn serve_all(
     options: &LoadOptions,
 ) -> (Vec<FeatureStatus>, Vec<Attachment>, Option<ProgramArray<MapData>>) {
     let functions_refused = attacher.functions_refused();
-    let hopeless = |tier: &'static Tier| {
+    let hopeless = |feature: &Feature, tier: &'static Tier, calls_end_unseen: bool| {
+        if calls_end_unseen && feature.asked_by == Some(AUDIT_SECCOMP) {
+            return Some(KernelError::Unable("the ends of calls are not seen: syscalls_used is off".into()));
+        }
         let why = abilities.why(tier.abilities);
         if !why.is_empty() {
             return Some(KernelError::Unable(why));
@@ -348,6 +351,7 @@ fn serve_all(
     };
     let mut statuses: Vec<FeatureStatus> = FEATURES.iter().map(status).collect();
     let mut attached = Vec::new();
+    let mut calls_end_unseen = false;
     loop {
         // The next tier of each feature that has none yet.
         let mut trials: Vec<(usize, &'static Tier)> = Vec::new();
@@ -358,7 +362,7 @@ fn serve_all(
             |status: &FeatureStatus| status.asked && status.tier.is_none() && (!first || is_over(status));
         for (at, status) in statuses.iter_mut().enumerate().filter(|(_, status)| open(status)) {
             while let Some(tier) = status.feature.tiers.get(status.refused.len()) {
-                match hopeless(tier) {
+                match hopeless(status.feature, tier, calls_end_unseen) {
                     Some(error) => status.refused.push((tier, error)),
                     None => {
                         trials.push((at, tier));
@@ -369,8 +373,9 @@ fn serve_all(
         }
         if trials.is_empty() {
             if first {
-                // Refused: nothing to take over.
+                // Refused: nothing to take over, and no denial to be told from its end.
                 over = None;
+                calls_end_unseen = true;
                 continue;
             }
             return (statuses, attached, attacher.into_taken_over());

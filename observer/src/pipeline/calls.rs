@@ -84,6 +84,8 @@ pub struct CallAudit {
     roots: Roots,
     first_use_after_ns: Option<u64>,
     containers: BTreeMap<u64, Observed>,
+    /// The last reading of what seccomp refused.
+    denials: Vec<(DenialKey, Denial)>,
     /// Told to the core.
     told: HashMap<DenialKey, u64>,
     /// A container has come whose declaration has not been looked for.
@@ -101,6 +103,7 @@ impl CallAudit {
             first_use_after_ns: first_use_after
                 .map(|after| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)),
             containers: BTreeMap::new(),
+            denials: Vec::new(),
             told: HashMap::new(),
             fresh: false,
             strangers: HashSet::new(),
@@ -198,12 +201,13 @@ impl CallAudit {
         }
     }
 
-    /// What was counted of denials that the core has not been told.
+    /// Reads what was counted of denials. What of it the core has not been told.
     pub fn denials(&mut self, world: &World, kernel: &mut Kernel) -> Result<Vec<DenialCount>, KernelError> {
         let mut new = Vec::new();
         let mut wanted = CallSet::NONE;
         let mut strangers = HashSet::new();
-        for (key, denial) in self.table.denials() {
+        self.denials = self.table.denials();
+        for &(key, denial) in &self.denials {
             let Some(slot) = world.slots.get(&key.slot) else {
                 if self.strangers.contains(&key.slot) {
                     self.table.forget_denial(&key);
@@ -259,7 +263,7 @@ impl CallAudit {
     pub fn read(&mut self, world: &World) -> Vec<ContainerCalls> {
         self.settle_early(world);
         let mut denied: HashMap<ContainerKey, BTreeMap<(u32, u32), Denial>> = HashMap::new();
-        for (key, denial) in self.table.denials() {
+        for &(key, denial) in &self.denials {
             // What is not known to have been possible is not shown.
             if key.verdict == verdict::UNCLASSIFIED
                 && self.is_wanted(key.slot, key.nr, denial.first_ns) != Some(true)

@@ -64,6 +64,8 @@ struct Entry {
 pub struct CapabilityAudit {
     table: CapabilityTable,
     seen: Seen,
+    /// The last reading.
+    entries: Vec<Entry>,
     /// Slots that nobody knew at the last reading. The event that makes them known may be under way.
     strangers: HashSet<u64>,
     /// Refusals that the core knows of.
@@ -103,6 +105,7 @@ impl CapabilityAudit {
         CapabilityAudit {
             table,
             seen: Seen::default(),
+            entries: Vec::new(),
             strangers: HashSet::new(),
             told: HashMap::new(),
             since_ns: now_ns,
@@ -114,35 +117,30 @@ impl CapabilityAudit {
         self.table.classified
     }
 
-    /// What containers were refused that the core has not been told.
+    /// Reads the table. What containers were refused that the core has not been told.
     pub fn refusals(&mut self, world: &World, now_ns: u64) -> Vec<CapabilityRefusal> {
-        let entries = self.seen.look(self.table.read(), now_ns);
-        refusals(&entries, world, &mut self.told)
+        self.entries = self.seen.look(self.table.read(), now_ns);
+        refusals(&self.entries, world, &mut self.told)
     }
 
-    /// All living containers, in the order of their first sight: of some there may be nothing.
-    pub fn read_all(&mut self, world: &World, now_ns: u64) -> Vec<ContainerChecks> {
-        let counted = self.counted(world, now_ns);
+    /// All living containers as of the last reading, in the order of their first sight: of some there may be nothing.
+    pub fn all(&self, world: &World) -> Vec<ContainerChecks> {
+        let counted = sort(&self.entries, world, &HashSet::new()).by_container;
         let living = world.containers.values().filter(|container| container.processes > 0);
         let mut all: BTreeMap<ContainerKey, _> = living.map(|it| (it.key, BTreeMap::new())).collect();
         all.extend(counted);
         self.named(all, world)
     }
 
-    /// All containers of which something was counted, in the order of their first sight.
-    pub fn read(&mut self, world: &World, now_ns: u64) -> Vec<ContainerChecks> {
-        let counted = self.counted(world, now_ns);
-        self.named(counted, world)
-    }
-
-    fn counted(&mut self, world: &World, now_ns: u64) -> ByContainer {
-        let entries = self.seen.look(self.table.read(), now_ns);
-        let mut sorted = sort(&entries, world, &self.strangers);
+    /// All containers of which something was counted by the last reading, in the order of their first sight. To be asked once a
+    /// reading: what belongs to nobody is then taken out of the table.
+    pub fn settle(&mut self, world: &World) -> Vec<ContainerChecks> {
+        let sorted = sort(&self.entries, world, &self.strangers);
         for key in &sorted.forgotten {
             self.table.forget(key);
         }
-        self.strangers = std::mem::take(&mut sorted.strangers);
-        sorted.by_container
+        self.strangers = sorted.strangers;
+        self.named(sorted.by_container, world)
     }
 
     fn named(&self, containers: ByContainer, world: &World) -> Vec<ContainerChecks> {

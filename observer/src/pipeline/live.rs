@@ -256,12 +256,13 @@ impl Live {
             calls.start(&mut live.kernel)?;
             calls.learn(live.core.world(), &mut live.kernel, Clock::boot_ns())?;
         }
-        memory::give_back();
         Ok(live)
     }
 
     /// Runs until it is stopped or the output has had enough; then reads the rings empty and tells what waits.
     pub fn run(mut self, stop: &StopSignal, output: &mut impl Output) -> Result<(), LiveError> {
+        // Only now that everything is armed: nobody need wait for it.
+        memory::give_back();
         let mut wake = vec![
             (self.rings.priority.as_raw_fd(), 0),
             // Edge-triggered: woken by the kernel side's own wake-ups only, not by every event that is there.
@@ -391,7 +392,7 @@ impl Live {
         self.apply_effects();
         let ring_used = std::mem::take(&mut self.ring_used);
         if let Some(audit) = &mut self.capabilities {
-            let containers = audit.read(self.core.world(), now_ns);
+            let containers = audit.settle(self.core.world());
             output.capabilities(&containers, audit.classified());
         }
         if let Some(calls) = &mut self.calls {
@@ -428,8 +429,7 @@ impl Live {
     /// What is known now of what containers do.
     fn observed(&mut self) -> Observed {
         let (world, now_ns) = (self.core.world(), Clock::boot_ns());
-        let checks =
-            self.capabilities.as_mut().map(|audit| (audit.classified(), audit.read_all(world, now_ns)));
+        let checks = self.capabilities.as_mut().map(|audit| (audit.classified(), audit.all(world)));
         let calls = self.calls.as_mut().map(|audit| (audit.counts_denials(), audit.read(world)));
         observed::put_together(checks, calls, now_ns, &Clock::now())
     }

@@ -1,7 +1,7 @@
 //! Prometheus's Alertmanager: it takes an alert, tells its receiver, and tells it again when the alert is resolved.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufReader, Write},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
@@ -9,7 +9,7 @@ use std::{
 use observer::model::{Alert, AlertState};
 use serde_json::Value;
 
-use crate::{Agent, Daemon, PATIENCE, Scratch, alert, free_port, program};
+use crate::{Agent, Daemon, PATIENCE, Scratch, alert, free_port, http::request, program};
 
 /// Alertmanager's own webhook receiver: each notification is one POST with JSON.
 fn receiver() -> (u16, mpsc::Receiver<Value>) {
@@ -28,19 +28,7 @@ fn receiver() -> (u16, mpsc::Receiver<Value>) {
 fn serve(stream: &TcpStream, sender: &mpsc::Sender<Value>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     loop {
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-            if line == "\r\n" {
-                break;
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
+        let (_, body) = request(&mut reader)?;
         sender.send(serde_json::from_slice(&body).ok()?).ok()?;
         (&*stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
     }

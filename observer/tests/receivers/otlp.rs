@@ -1,7 +1,7 @@
 //! A collector made of OpenTelemetry's own messages (the crate `opentelemetry-proto`), over gRPC by tonic and over HTTP.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{
         atomic::{AtomicU32, Ordering},
@@ -22,7 +22,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
-use crate::{Agent, PATIENCE, Scratch, alert};
+use crate::{Agent, PATIENCE, Scratch, alert, http::request};
 
 const COUNT: u64 = 20;
 
@@ -150,20 +150,7 @@ fn serve(
 ) -> Option<()> {
     let mut reader = BufReader::new(stream);
     loop {
-        let (mut head, mut length) = (String::new(), 0);
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-            if line == "\r\n" {
-                break;
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
-            }
-            head.push_str(&line.to_ascii_lowercase());
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
+        let (head, body) = request(&mut reader)?;
         let mut plain = Vec::new();
         if head.contains("content-encoding: gzip\r\n") {
             flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain).ok()?;
