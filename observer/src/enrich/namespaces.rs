@@ -105,7 +105,7 @@ impl Enricher {
                 _ => Some(*ns),
             };
             if let Some(seen) = seen {
-                self.world.namespace_made(tuple.get(seen), by);
+                self.world.namespace_made(tuple.get(seen), by, header.time_ns);
             }
         }
         // A copy of the host's mounts is new, and still shows the host's root.

@@ -52,7 +52,7 @@ impl Enricher {
         for ns in &made {
             let shown =
                 if *ns == NsType::PID && tuple.get(*ns) == 0 { NsType::PID_FOR_CHILDREN } else { *ns };
-            self.world.namespace_made(tuple.get(shown), by);
+            self.world.namespace_made(tuple.get(shown), by, header.time_ns);
         }
         if !is_process {
             self.world.set_last_tuple(header.tgid, header.tid, tuple, header.time_ns);

@@ -339,7 +339,7 @@ impl Enricher {
         let (foreign, inside): (Vec<_>, Vec<_>) =
             foreign.into_iter().partition(|f| f.owner != Owner::Unknown);
         for f in inside {
-            self.world.namespace_made(f.inode, Some(key));
+            self.world.namespace_made(f.inode, Some(key), time_ns);
         }
         if foreign.is_empty() {
             return;

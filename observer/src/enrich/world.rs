@@ -231,7 +231,7 @@ impl World {
         let Some(container) = self.containers.remove(&key) else { return };
         self.version += 1;
         self.by_id.remove(&container.id);
-        self.owners.retain(|_, owner| *owner != key);
+        self.disown(key);
         for slot in container.slots {
             self.slots.remove(&slot);
             self.effects.push(Effect::Forget { slot });
@@ -259,15 +259,24 @@ impl World {
         }
     }
 
-    /// A namespace was just made: whoever had that inode before is rid of it. A container's own making is noted.
-    pub fn namespace_made(&mut self, inode: u32, by: Option<ContainerKey>) {
+    /// A namespace was made: whoever had that inode before is rid of it. A container's own making is noted.
+    pub fn namespace_made(&mut self, inode: u32, by: Option<ContainerKey>, time_ns: u64) {
         if inode == 0 {
             return;
         }
-        if let Some(previous) = self.owners.remove(&inode)
-            && let Some(container) = self.containers.get_mut(&previous)
-        {
-            container.made.remove(&inode);
+        if let Some(previous) = self.owners.get(&inode).copied() {
+            // The rings are not read in the order of time, and a runtime's call may come after the exec that it was made for.
+            if self.has(previous, inode, Some(time_ns)) {
+                return;
+            }
+            self.owners.remove(&inode);
+            if let Some(container) = self.containers.get_mut(&previous) {
+                container.made.remove(&inode);
+            }
+            if let Some(heir) = self.heir(inode, Some(time_ns)) {
+                self.owners.insert(inode, heir);
+                return;
+            }
         }
         if let Some(key) = by
             && let Some(container) = self.containers.get_mut(&key)
@@ -282,6 +291,32 @@ impl World {
             }
             container.made.insert(inode);
             self.owners.insert(inode, key);
+        }
+    }
+
+    /// Whether an inode is of a container's baseline, and that was found after this time.
+    fn has(&self, key: ContainerKey, inode: u32, after_ns: Option<u64>) -> bool {
+        self.containers.get(&key).is_some_and(|container| {
+            let mut baseline = container.baseline.iter().flat_map(Tuple::iter);
+            after_ns.is_none_or(|time_ns| container.baseline_ns > time_ns)
+                && baseline.any(|(ns, own)| own == inode && inode != self.host_tuple.get(ns))
+        })
+    }
+
+    /// The first container that has an inode in its baseline, now that nobody owns it.
+    fn heir(&self, inode: u32, after_ns: Option<u64>) -> Option<ContainerKey> {
+        let heirs = self.containers.iter().filter(|(key, _)| self.has(**key, inode, after_ns));
+        heirs.min_by_key(|(key, container)| (container.baseline_ns, **key)).map(|(key, _)| *key)
+    }
+
+    /// A container's namespaces are nobody's any more, but for those that another one shares.
+    fn disown(&mut self, key: ContainerKey) {
+        let own: Vec<u32> = self.owners.iter().filter(|(_, of)| **of == key).map(|(inode, _)| *inode).collect();
+        for inode in own {
+            self.owners.remove(&inode);
+            if let Some(heir) = self.heir(inode, None) {
+                self.owners.insert(inode, heir);
+            }
         }
     }
 
@@ -518,4 +553,45 @@ impl World {
 /// Nanoseconds of a start time that /proc gave in ticks.
 pub fn ticks_to_ns(ticks: u64) -> u64 {
     ticks.saturating_mul(TICK_NS)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        detect::testing::{other, web, world},
+        enrich::Owner,
+        model::{NsType, Tuple},
+    };
+
+    /// `--network container:db`, and db ends first.
+    #[test]
+    fn who_shares_a_namespace_inherits_it() {
+        let mut world = world();
+        let mut shared = world.container(Some(web())).and_then(|it| it.baseline).expect("a baseline");
+        shared.0[NsType::NET.index()] = 30;
+        world.set_baseline(web(), shared, 5);
+        assert_eq!(world.owner(NsType::NET, 30), Owner::Container(other()));
+        world.drop_if_gone(other());
+        assert_eq!(world.owner(NsType::NET, 30), Owner::Container(web()));
+        assert_eq!(world.owner(NsType::MNT, 30), Owner::Container(web()));
+        world.drop_if_gone(web());
+        assert_eq!(world.owner(NsType::NET, 30), Owner::Unknown);
+    }
+
+    /// What is read late takes nothing from who had it afterwards, and from who had it before, whoever comes first.
+    #[test]
+    fn a_namespace_is_whose_it_was_made_for() {
+        let mut world = world();
+        world.set_baseline(web(), Tuple([40; _]), 100);
+        world.namespace_made(40, None, 90);
+        assert_eq!(world.owner(NsType::NET, 40), Owner::Container(web()));
+        world.namespace_made(40, None, 110);
+        assert_eq!(world.owner(NsType::NET, 40), Owner::Unknown);
+        // The old holder's end was not seen yet when the new one's program began.
+        world.set_baseline(other(), Tuple([50; _]), 200);
+        world.set_baseline(web(), Tuple([50; _]), 300);
+        assert_eq!(world.owner(NsType::NET, 50), Owner::Container(other()));
+        world.namespace_made(50, None, 290);
+        assert_eq!(world.owner(NsType::NET, 50), Owner::Container(web()));
+    }
 }

@@ -208,9 +208,28 @@ impl Story {
 /// cgroup is no container.
 #[test]
 fn a_visitor_makes_no_container_of_its_own_cgroup() {
-    const JOB: u64 = 77;
     let mut story = Story::begin();
     story.container_starts();
+    visitor(story);
+}
+
+/// The runtime's unshare comes by the ordinary ring and is read after the exec that it was made for: what it made is the
+/// container's all the same, and whoever enters it is told.
+#[test]
+fn a_runtimes_unshare_that_is_read_late_takes_nothing_from_its_container() {
+    const FOUR: u64 = 0x6c02_0000;
+    let mut story = Story::begin();
+    let before = story.time_ns;
+    story.container_starts();
+    let mut h = story.header(Kind::Unshare, 100, flags::ENTERING, container_tuple());
+    (h.slot, h.time_ns) = (0, before);
+    let call = Syscall { nr: 272, reserved: 0, ret: 0, args: [FOUR, 0] };
+    story.recorder.frame(&frame(h, &call, b""));
+    visitor(story);
+}
+
+fn visitor(mut story: Story) {
+    const JOB: u64 = 77;
     let path = "/jobs/build";
     let cgroup = Cgroup {
         hierarchy: 0,
