@@ -94,6 +94,8 @@ pub mod ability {
     pub const AUDIT_CALLS: u64 = 1 << 27;
     /// The same: denials by seccomp are counted.
     pub const AUDIT_SECCOMP: u64 = 1 << 28;
+    /// Nothing to the kernel programs either: programs are attached to events of the perf layer after privileges were given up.
+    pub const LATE_EVENTS: u64 = 1 << 29;
 }
 
 offsets! {

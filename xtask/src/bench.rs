@@ -16,7 +16,7 @@ pub struct Args {
     json: bool,
     /// Measure only this figure; may be given more than once
     #[arg(long, value_name = "FIGURE", value_parser = [
-        "syscall", "syscall_floor", "fork_exec", "latency_idle", "latency_flood", "flood_loss", "memory", "armed",
+        "syscall", "syscall_floor", "audit", "audit_general", "fork_exec", "latency_idle", "latency_flood", "flood_loss", "memory", "armed",
     ])]
     only: Vec<String>,
     /// Exit with 0 also when a bound is missed

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 pub fn workspace() -> &'static Path {
@@ -35,11 +36,13 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Runs one named step, whose output goes where xtask's goes.
+/// Runs one named step, whose output goes where xtask's goes; how long it took is said.
 pub fn step(name: &str, command: &mut Command) -> Result<()> {
     eprintln!("==> {name}");
     let program = command.get_program().to_string_lossy().into_owned();
+    let started = Instant::now();
     let status = command.status().with_context(|| format!("{name}: cannot start {program}"))?;
+    eprintln!("==> {name}: {:.0} s", started.elapsed().as_secs_f64());
     if !status.success() {
         bail!("{name} failed ({status})");
     }

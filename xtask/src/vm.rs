@@ -121,25 +121,6 @@ pub fn verb(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Some tests on some kernels, on plain v2.
-pub fn some(series: &[&str], filter: &[&str]) -> Result<()> {
-    let kernels: Vec<Kernel> = series
-        .iter()
-        .map(|series| kernels::by_series(series).map_err(anyhow::Error::msg))
-        .collect::<Result<_>>()?;
-    let filter = filter.iter().map(|word| (*word).to_owned()).collect();
-    verb(&Args {
-        kernels,
-        all: false,
-        layout: Layout::V2,
-        check: false,
-        bless: false,
-        record: false,
-        whole: false,
-        filter,
-    })
-}
-
 /// Every kernel on plain v2; the newest of the stable ones in the other layouts, too.
 fn matrix() -> Vec<(Kernel, Layout)> {
     let mut machines: Vec<(Kernel, Layout)> = KERNELS.map(|kernel| (kernel, Layout::V2)).into();

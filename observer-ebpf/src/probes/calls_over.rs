@@ -5,7 +5,8 @@
 //! at every beginning would cost every call again as much: only errors can be refusals, and only of calls that a filter
 //! could refuse. What the declared filter of a container refuses whatever the arguments are is known by its number. Of the
 //! rest, calls are *armed*: a program on `syscalls:sys_enter_NAME` notes that the thread is inside. Which ones, the agent
-//! decides; it adds one when it hears of an error that may be either.
+//! decides; it adds one when it hears of an error that may be either. Where it may not add one once it has given up what it
+//! needed to start, a program on the general sys_enter notes every beginning, and every call is armed.
 //!
 //! Not errors, and so no refusals: a new task's first end (clone returns 0), execve's own. rt_sigreturn shows number -1.
 //! 32-bit calls come by here, too, and not by the beginnings: they are left out.
@@ -29,6 +30,7 @@ use crate::{
     emit::{Frame, add, count_loss},
     offsets::{Place, able, load, offset, peek, read},
     task::{self, Task},
+    turn::Turn,
 };
 
 /// For each thread, by thread id: the armed call that it is in, see [`note`]; 0 for none. Sized to pid_max by the agent, while
@@ -277,14 +279,51 @@ pub fn call_begins(ctx: TracePointContext) -> u32 {
     let Ok(nr) = (unsafe { ctx.read_at::<u32>(8) }) else { return 0 };
     let ids = bpf_get_current_pid_tgid();
     let Some(place) = audit::place((ids >> 32) as u32) else { return 0 };
-    if audit::is_nobody(place, audit::nobody()) {
-        return 0;
-    }
-    if let Some(place) = INSIDE.get_ptr_mut(ids as u32) {
-        // SAFETY: a map entry of this thread's.
-        unsafe { *place = note(Task::current(), nr) };
+    if !audit::is_nobody(place, audit::nobody()) {
+        is_inside(Task::current(), ids as u32, nr);
     }
     0
+}
+
+/// `sys_enter(regs, id)`.
+#[btf_tracepoint(function = "sys_enter")]
+pub fn any_call_begins(ctx: BtfTracePointContext) -> i32 {
+    begins(&ctx, Turn::First);
+    0
+}
+
+#[btf_tracepoint(function = "sys_enter")]
+pub fn any_call_begins_again(ctx: BtfTracePointContext) -> i32 {
+    begins(&ctx, Turn::Second);
+    0
+}
+
+#[inline(always)]
+fn begins(ctx: &BtfTracePointContext, turn: Turn) {
+    let (regs, number): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
+    let nobody = audit::nobody();
+    // As in `over`: nearly all calls end here, and what is skipped of theirs is nothing.
+    if Known::of(regs).index == nobody || number >= SYSCALLS as u64 {
+        return;
+    }
+    let ids = bpf_get_current_pid_tgid();
+    let Some(place) = audit::place((ids >> 32) as u32) else { return };
+    if audit::is_nobody(place, nobody) || turn.is_over(Kind::SeccompDenied, ability::TWICE_ON_TRACEPOINTS) {
+        return;
+    }
+    let task = Task::current();
+    // (A 32-bit call's number is of another table.)
+    if !audit::is_compat(task) {
+        is_inside(task, ids as u32, number as u32);
+    }
+}
+
+#[inline(always)]
+fn is_inside(task: Task, tid: u32, nr: u32) {
+    if let Some(place) = INSIDE.get_ptr_mut(tid) {
+        // SAFETY: a map entry of this thread's.
+        unsafe { *place = note(task, nr) };
+    }
 }
 
 /// Run by the agent between attaching `call_begins` and relying on it: who is inside already, or was when it last was in the

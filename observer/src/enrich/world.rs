@@ -311,7 +311,8 @@ impl World {
 
     /// A container's namespaces are nobody's any more, but for those that another one shares.
     fn disown(&mut self, key: ContainerKey) {
-        let own: Vec<u32> = self.owners.iter().filter(|(_, of)| **of == key).map(|(inode, _)| *inode).collect();
+        let own: Vec<u32> =
+            self.owners.iter().filter(|(_, of)| **of == key).map(|(inode, _)| *inode).collect();
         for inode in own {
             self.owners.remove(&inode);
             if let Some(heir) = self.heir(inode, None) {

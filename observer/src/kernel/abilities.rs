@@ -76,6 +76,10 @@ impl Abilities {
             // It takes a typed pointer only.
             found.lacks(ability::TASK_REGS, found.why(ability::TYPED_LOADS));
         }
+        match late_events() {
+            Ok(()) => found.bits |= ability::LATE_EVENTS,
+            Err(why) => found.lacks(ability::LATE_EVENTS, why),
+        }
         if found.bits & ability::CORE == 0 {
             let core = fields.missing.iter().filter(|(ability, _)| *ability == ability::CORE);
             return Err(KernelError::MissingFields(core.map(|(_, field)| field.clone()).collect()));
@@ -100,5 +104,18 @@ impl Abilities {
             }
         }
         reasons.join("; ")
+    }
+}
+
+/// Whether CAP_PERFMON is enough for `perf_event_open`. Above this level, which Debian's and Ubuntu's kernels have of their own
+/// (security/Kconfig, SECURITY_PERF_EVENTS_RESTRICT), they ask for CAP_SYS_ADMIN, which the agent does not keep.
+fn late_events() -> Result<(), String> {
+    const HIGHEST: i32 = 2;
+    let level = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+    match level.trim().parse::<i32>() {
+        Ok(level) if level > HIGHEST => {
+            Err(format!("kernel.perf_event_paranoid is {level}: an event may take more than CAP_PERFMON"))
+        }
+        _ => Ok(()),
     }
 }

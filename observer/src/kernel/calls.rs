@@ -1,7 +1,7 @@
 //! The audit of system calls as the agent steers it: whose calls are kept, which beginnings are seen, what was counted.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     io,
     os::fd::{AsFd, OwnedFd},
 };
@@ -43,22 +43,24 @@ pub struct CallTable {
     arming: Option<Arming>,
 }
 
-/// The programs on beginnings.
-pub(super) struct Arming {
-    pub program: OwnedFd,
-    pub tracefs: Tracefs,
+/// How beginnings are seen.
+pub(super) enum Arming {
+    /// By a program on those that are chosen.
+    Single { program: OwnedFd, tracefs: Tracefs },
+    /// All of them are, by a program on the general one.
+    All,
 }
 
 impl Arming {
     /// `None` if there is nothing to arm: this kernel has no such call.
-    fn arm(&self, nr: u32) -> io::Result<Option<OwnedFd>> {
+    fn arm(program: &OwnedFd, tracefs: &Tracefs, nr: u32) -> io::Result<Option<OwnedFd>> {
         let Some(call) = syscall::name(nr) else { return Ok(None) };
-        let id = match self.tracefs.event_id("syscalls", &format!("sys_enter_{}", event_name(call))) {
+        let id = match tracefs.event_id("syscalls", &format!("sys_enter_{}", event_name(call))) {
             Ok(id) => id,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        tracefs::attach(self.program.as_fd(), id).map(Some)
+        tracefs::attach(program.as_fd(), id).map(Some)
     }
 }
 
@@ -78,9 +80,10 @@ fn event_name(call: &str) -> &str {
 /// Beginnings that are seen, until this is dropped: the kernel then waits, for each, until nobody can be in it any more.
 #[derive(Default)]
 pub struct Armed {
-    events: BTreeMap<u32, OwnedFd>,
+    events: Vec<OwnedFd>,
+    seen: CallSet,
     /// Calls that have no event here: this kernel has no such call, or refuses it to the agent.
-    impossible: BTreeSet<u32>,
+    impossible: CallSet,
 }
 
 fn array<V: Pod>(bpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, V>, KernelError> {
@@ -200,10 +203,9 @@ impl CallTable {
         look: impl FnOnce() -> bool,
     ) -> Result<(), KernelError> {
         let Some(arming) = &self.arming else { return Ok(()) };
-        let new: Vec<u32> = calls
-            .iter()
-            .filter(|nr| !armed.events.contains_key(nr) && !armed.impossible.contains(nr))
-            .collect();
+        let calls = if matches!(arming, Arming::All) { &CallSet::ALL } else { calls };
+        let is_new = |nr: &u32| !armed.seen.contains(*nr) && !armed.impossible.contains(*nr);
+        let new: Vec<u32> = calls.iter().filter(is_new).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -212,26 +214,26 @@ impl CallTable {
             self.told.armed.0[*nr as usize % SYSCALLS] = ARMING;
         }
         self.state.set(0, self.told, 0).map_err(|error| fail(STATE, &error))?;
-        for nr in &new {
-            let event = arming.arm(*nr).unwrap_or_else(|error| {
-                // Not again for this call: what is refused stays so.
-                let call = syscall::label(*nr);
-                log::warn!(
-                    "beginnings of a call cannot be seen: its refusals stay unclassified",
-                    call,
-                    error
-                );
-                None
-            });
-            match event {
-                Some(event) => {
-                    armed.events.insert(*nr, event);
-                }
-                None => {
-                    armed.impossible.insert(*nr);
-                    self.told.armed.0[*nr as usize % SYSCALLS] = 0;
-                }
+        for nr in new {
+            if let Arming::Single { program, tracefs } = arming {
+                let event = Arming::arm(program, tracefs, nr).unwrap_or_else(|error| {
+                    // Not again for this call: what is refused stays so.
+                    let call = syscall::label(nr);
+                    log::warn!(
+                        "beginnings of a call cannot be seen: its refusals stay unclassified",
+                        call,
+                        error
+                    );
+                    None
+                });
+                let Some(event) = event else {
+                    armed.impossible.insert(nr);
+                    self.told.armed.0[nr as usize % SYSCALLS] = 0;
+                    continue;
+                };
+                armed.events.push(event);
             }
+            armed.seen.insert(nr);
         }
         if look() {
             for byte in self.told.armed.0.iter_mut().filter(|byte| **byte == ARMING) {

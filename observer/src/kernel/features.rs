@@ -13,8 +13,9 @@ pub const AUDIT_CAPABILITIES: &str = "audit.capabilities";
 pub const AUDIT_SYSCALLS: &str = "audit.syscalls";
 /// The key that asks for the calls that seccomp refuses, and so for the former as well.
 pub const AUDIT_SECCOMP: &str = "audit.seccomp";
-/// The program on the beginnings of single calls.
+/// The program on the beginnings of single calls, and the tier that has it.
 pub const CALL_BEGINS: &str = "call_begins";
+pub const SINGLE_BEGINNINGS: &str = "tracepoint";
 /// The tier that does not tell a use from a check that did not mean one.
 pub const CAPABILITIES_UNCLASSIFIED: &str = "tp_btf";
 
@@ -489,25 +490,49 @@ pub const FEATURES: &[Feature] = &[
         required: false,
         asked_by: Some(AUDIT_SECCOMP),
         without: "which system calls of containers seccomp refuses",
-        tiers: &[Tier {
-            name: "tracepoint",
-            abilities: ability::CALL_NUMBERS
-                | ability::SECCOMP_MODE
-                | ability::TASK_REGS
-                | ability::READ_KERNEL,
-            probes: &[
-                alone(CALL_BEGINS, Hook::SyscallEntries, "syscall_trace_enter, kernel/entry/common.c"),
-                alone(LOOK_INSIDE, Hook::Iterator("task"), "task_seq_show, kernel/bpf/task_iter.c"),
-                alone("seccomp_signal", Hook::TpBtf("signal_generate"), "force_sig_seccomp, kernel/signal.c"),
-                alone(
-                    "seccomp_exit",
-                    Hook::TpBtf("sched_process_exit"),
-                    "__seccomp_filter, kernel/seccomp.c, by do_exit",
-                ),
-            ],
-            lacks: "32-bit calls, and refusals that look like success (errno 0)",
-        }],
+        tiers: &[
+            Tier {
+                name: SINGLE_BEGINNINGS,
+                abilities: DENIALS | ability::LATE_EVENTS,
+                probes: &[
+                    alone(CALL_BEGINS, Hook::SyscallEntries, "syscall_trace_enter, kernel/entry/common.c"),
+                    DENIAL_PROBES[0],
+                    DENIAL_PROBES[1],
+                    DENIAL_PROBES[2],
+                ],
+                lacks: LOOKS_LIKE_SUCCESS,
+            },
+            Tier {
+                name: "tp_btf",
+                abilities: DENIALS,
+                probes: &[
+                    probe(
+                        "any_call_begins",
+                        Hook::TpBtf("sys_enter"),
+                        "syscall_trace_enter, kernel/entry/common.c",
+                    ),
+                    DENIAL_PROBES[0],
+                    DENIAL_PROBES[1],
+                    DENIAL_PROBES[2],
+                ],
+                lacks: LOOKS_LIKE_SUCCESS,
+            },
+        ],
     },
+];
+
+/// What refusals by seccomp take, however beginnings are seen.
+const DENIALS: u64 =
+    ability::CALL_NUMBERS | ability::SECCOMP_MODE | ability::TASK_REGS | ability::READ_KERNEL;
+const LOOKS_LIKE_SUCCESS: &str = "32-bit calls, and refusals that look like success (errno 0)";
+const DENIAL_PROBES: [Probe; 3] = [
+    alone(LOOK_INSIDE, Hook::Iterator("task"), "task_seq_show, kernel/bpf/task_iter.c"),
+    alone("seccomp_signal", Hook::TpBtf("signal_generate"), "force_sig_seccomp, kernel/signal.c"),
+    alone(
+        "seccomp_exit",
+        Hook::TpBtf("sched_process_exit"),
+        "__seccomp_filter, kernel/seccomp.c, by do_exit",
+    ),
 ];
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::{
     capabilities::CapabilityTable,
     features::{
         AUDIT_CAPABILITIES, AUDIT_SECCOMP, AUDIT_SYSCALLS, CALL_BEGINS, CAPABILITIES_UNCLASSIFIED, FEATURES,
-        Feature, Tier,
+        Feature, SINGLE_BEGINNINGS, Tier,
     },
     maps::{LossCounters, SlotTable},
     pretend::Pretend,
@@ -209,7 +209,8 @@ impl Kernel {
             return Ok(None);
         }
         let arming = match self.tier(AUDIT_SECCOMP) {
-            Some(_) => self.arming().transpose()?,
+            Some(tier) if tier.name == SINGLE_BEGINNINGS => self.arming().transpose()?,
+            Some(_) => Some(Arming::All),
             None => None,
         };
         CallTable::new(&mut self.bpf, arming).map(Some)
@@ -220,7 +221,7 @@ impl Kernel {
         let program = program.fd().ok()?.as_fd().try_clone_to_owned();
         let program = program.map_err(|error| KernelError::Load(error.to_string()));
         // Its tier was refused where there is none.
-        Some(program.and_then(|program| Ok(Arming { program, tracefs: Tracefs::open(false)? })))
+        Some(program.and_then(|program| Ok(Arming::Single { program, tracefs: Tracefs::open(false)? })))
     }
 
     /// The tier that serves what a key asks for.

@@ -39,7 +39,7 @@ pub fn enable_stats() -> io::Result<OwnedFd> {
     owned(bpf(BPF_ENABLE_STATS, &[BPF_STATS_RUN_TIME]))
 }
 
-/// An empty program on `syscalls:sys_exit_NAME`: what the cheapest observer possible would cost.
+/// A program that does nothing: what the cheapest observer possible would cost.
 #[derive(Debug)]
 pub struct EmptyProgram {
     _event: OwnedFd,
@@ -47,21 +47,31 @@ pub struct EmptyProgram {
 }
 
 impl EmptyProgram {
+    /// On `syscalls:sys_exit_NAME`.
     pub fn attach(call: &str) -> Result<Self> {
         const BPF_PROG_TYPE_TRACEPOINT: u32 = 5;
+        let program = Self::load(BPF_PROG_TYPE_TRACEPOINT)?;
+        let event = attach(&program, event_id(&format!("events/syscalls/sys_exit_{call}/id"))?)?;
+        Ok(Self { _event: event, _program: program })
+    }
+
+    /// On a raw tracepoint.
+    pub fn attach_raw(tracepoint: &CStr) -> Result<Self> {
+        const BPF_PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
+        const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+        let program = Self::load(BPF_PROG_TYPE_RAW_TRACEPOINT)?;
+        let words = [tracepoint.as_ptr() as u64, two(program.as_raw_fd() as u32, 0)];
+        let event = owned(bpf(BPF_RAW_TRACEPOINT_OPEN, &words))?;
+        Ok(Self { _event: event, _program: program })
+    }
+
+    fn load(kind: u32) -> io::Result<OwnedFd> {
         // r0 = 0; exit
         let instructions = [0xb7u64, 0x95];
         let license: &CStr = c"GPL";
-        let program = owned(bpf(
-            BPF_PROG_LOAD,
-            &[
-                two(BPF_PROG_TYPE_TRACEPOINT, instructions.len() as u32),
-                instructions.as_ptr() as u64,
-                license.as_ptr() as u64,
-            ],
-        ))?;
-        let event = attach(&program, event_id(&format!("events/syscalls/sys_exit_{call}/id"))?)?;
-        Ok(Self { _event: event, _program: program })
+        let words =
+            [two(kind, instructions.len() as u32), instructions.as_ptr() as u64, license.as_ptr() as u64];
+        owned(bpf(BPF_PROG_LOAD, &words))
     }
 }
 

@@ -4,7 +4,7 @@ use crate::bpf::EmptyProgram;
 use crate::figure::Figure;
 use crate::machine::Ticks;
 use crate::{Result, machine, stats};
-use observer_live::agent::Agent;
+use observer_live::agent::{Agent, Config};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,16 @@ impl Good {
     }
 }
 
+/// What is compared to nothing.
+#[derive(Clone, Copy)]
+struct Sides {
+    floor: fn() -> Result<EmptyProgram>,
+    agent: fn() -> Agent,
+}
+
+/// The agent as it comes, and one of the hooks that it has then.
+const PLAIN: Sides = Sides { floor: || EmptyProgram::attach("setns"), agent: Agent::start };
+
 struct Turns {
     good: Good,
     rounds: Vec<Round>,
@@ -74,12 +84,12 @@ struct Turns {
 impl Turns {
     /// Measures the sides in turns, every second round backwards, until there are `wanted` rounds that were not
     /// disturbed, or half as many again in all.
-    fn take(wanted: usize, good: Good, batches: fn() -> Vec<Batch>) -> Result<Self> {
+    fn take(wanted: usize, good: Good, sides: Sides, batches: fn() -> Vec<Batch>) -> Result<Self> {
         let (mut rounds, mut disturbed) = (Vec::new(), Vec::new());
         while rounds.len() < wanted && rounds.len() + disturbed.len() < wanted + wanted / 2 {
             machine::wait_for_other_agents()?;
             let backwards = (rounds.len() + disturbed.len()) % 2 == 1;
-            let (round, quiet) = Self::round(backwards, batches)?;
+            let (round, quiet) = Self::round(backwards, sides, batches)?;
             if quiet { &mut rounds } else { &mut disturbed }.push(round);
         }
         let (count, used) = (disturbed.len(), rounds.len() < wanted / 2);
@@ -90,7 +100,7 @@ impl Turns {
     }
 
     /// One round, and whether it was undisturbed.
-    fn round(backwards: bool, batches: fn() -> Vec<Batch>) -> Result<(Round, bool)> {
+    fn round(backwards: bool, sides: Sides, batches: fn() -> Vec<Batch>) -> Result<(Round, bool)> {
         let mut round = Round::default();
         let mut quiet = machine::other_agents() == 0;
         let mut order = [0, 1, 2];
@@ -99,8 +109,8 @@ impl Turns {
         }
         for at in order {
             machine::go_on()?;
-            let floor = if SIDES[at] == Side::Floor { Some(EmptyProgram::attach("setns")?) } else { None };
-            let agent = (SIDES[at] == Side::Agent).then(Agent::start);
+            let floor = if SIDES[at] == Side::Floor { Some((sides.floor)()?) } else { None };
+            let agent = (SIDES[at] == Side::Agent).then(sides.agent);
             // What starting it has stirred up (and what stopping the last one has) is over.
             machine::sleep(Duration::from_millis(300))?;
             let before = Ticks::of_others();
@@ -202,12 +212,39 @@ fn getppid() -> Vec<Batch> {
 }
 
 pub fn syscall() -> Result<Vec<Figure>> {
-    let turns = Turns::take(6, Good::Best, getppid)?;
+    let turns = Turns::take(6, Good::Best, PLAIN, getppid)?;
     let what = format!("batches of {GETPPID_CALLS} calls");
     let figure = |name, side| turns.figure(name, side, "ns", &what);
     Ok(vec![
         figure("syscall", Side::Agent).bound(1.12).aim(1.08).note(turns.floor_note()),
         figure("syscall_floor", Side::Floor).note("an empty program on sys_exit_setns instead of the agent"),
+    ])
+}
+
+/// With everything audited: single beginnings where they can be had, and all of them, as where they cannot.
+pub fn audit() -> Result<Vec<Figure>> {
+    const ALL: &str = "audit: {syscalls: true, seccomp: true, capabilities: true}\n";
+    let floor = || EmptyProgram::attach_raw(c"sys_exit");
+    let single = Sides { floor, agent: || Agent::with(Config::new(ALL)) };
+    let general = Sides {
+        floor,
+        agent: || {
+            let hidden = "kernel: {pretend_without: [\"hook:tracepoint/syscalls/sys_enter_*\"]}\n";
+            Agent::with(Config::new(&format!("{ALL}{hidden}")))
+        },
+    };
+    let what = format!("batches of {GETPPID_CALLS} calls that no container makes");
+    let single = Turns::take(6, Good::Best, single, getppid)?;
+    let general = Turns::take(6, Good::Best, general, getppid)?;
+    let empty = |turns: &Turns| {
+        format!(
+            "an empty program on sys_exit instead of the agent: {:.3} x untraced",
+            turns.ratio(Side::Floor)
+        )
+    };
+    Ok(vec![
+        single.figure("audit", Side::Agent, "ns", &what).bound(1.50).aim(1.40).note(empty(&single)),
+        general.figure("audit_general", Side::Agent, "ns", &what).note(empty(&general)),
     ])
 }
 
@@ -252,7 +289,7 @@ pub fn spawn_batch(count: u32) -> f64 {
 }
 
 pub fn fork_exec() -> Result<Vec<Figure>> {
-    let turns = Turns::take(15, Good::FirstQuartile, spawn)?;
+    let turns = Turns::take(15, Good::FirstQuartile, PLAIN, spawn)?;
     let what = format!("posix_spawn of /bin/true on one CPU, batches of {SPAWNS}");
     let figure = turns.figure("fork_exec", Side::Agent, "us", &what);
     Ok(vec![figure.bound(1.05).note(turns.cpu_note()).note(turns.floor_note())])

@@ -37,8 +37,9 @@ struct Group {
     measure: fn() -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     Group { names: &["syscall", "syscall_floor"], measure: loops::syscall },
+    Group { names: &["audit", "audit_general"], measure: loops::audit },
     Group { names: &["fork_exec"], measure: loops::fork_exec },
     Group { names: &["latency_idle"], measure: latency::idle },
     Group { names: &["latency_flood", "flood_loss"], measure: flood::measure },
