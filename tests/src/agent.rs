@@ -96,13 +96,10 @@ impl Agent {
         Self::with(Config::new(""))
     }
 
-    /// An agent that the test does not configure, stop or kill. On a slow machine, where a start takes as long as many
-    /// a test, that is one that former tests had as well; it is handed on by [`Agent::finish`], never by a test that
-    /// fails.
+    /// An agent that the test does not configure, stop or kill: one that former tests had as well, as agents run for long in
+    /// earnest, and a start and an end take as long as many a test. It is handed on by [`Agent::finish`], never by a test
+    /// that fails.
     pub fn share() -> Self {
-        if !pace::emulated() {
-            return Self::start();
-        }
         let kept = KEPT.lock().expect("the kept agent").take();
         let Some(mut agent) = kept else {
             scratch::at_exit(Self::end_kept);

@@ -2,7 +2,7 @@
 //!
 //! `$OBSERVER_LIVE_EMULATED` is set in the virtual machines of `cargo xtask vm`, whose processors are emulated: some ten
 //! times slower, and never on time. There the same tests do less of what they do many times, wait longer for what must
-//! come, share an agent where they can, and do not judge by the clock.
+//! come, and do not judge by the clock.
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -116,21 +116,24 @@ impl Kernel {
     /// feature that cannot be served is still only reported here: `check` wants to see all of them; `run` asks
     /// [`Kernel::require`].
     pub fn load(options: &LoadOptions) -> Result<Self, KernelError> {
-        // Both read all of the kernel's types, each in its own way: at the same time.
-        let (fields, types) = std::thread::scope(|scope| {
-            let fields = scope.spawn(|| btf::read_offsets(btf::VMLINUX.as_ref(), &options.pretend));
+        // All three read all of the kernel's types (the loader in vain: it is told of ours below), so at the same time.
+        let (other, types) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let fields = btf::read_offsets(btf::VMLINUX.as_ref(), &options.pretend);
+                (fields, EbpfLoader::new())
+            });
             let types = Btf::from_sys_fs()
                 .map_err(|error| KernelError::Btf { path: btf::VMLINUX.into(), what: chain(&error) });
-            (fields.join(), types)
+            (other.join(), types)
         });
-        let fields = fields.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let (fields, mut loader) = other.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let fields = fields?;
         let types = types?;
         let abilities = Abilities::find(&fields, &options.pretend)?;
         let pid_max = pid_max()?;
         let audited = |entries| if options.audits_calls() { entries } else { 1 };
         let refused = |entries| if options.audit_seccomp { entries } else { 1 };
         let bits = abilities.bits | options.wishes();
-        let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&types))
             .override_global("OFFSETS", &fields.offsets, true)
