@@ -197,31 +197,68 @@ def families():
     return names
 
 
-def queries(promtool):
-    rules = yaml.safe_load((CHART / "files/rules.yaml").read_text())
+# What every query is narrowed by; how the dashboard's drill-down works.
+NARROWED = ['job=~"$job"', 'node=~"$node"', 'instance=~"$instance"']
+NARROWED_CONTAINERS = NARROWED + ['namespace=~"$namespace"', 'name=~"$container"']
+
+
+def dashboard():
+    """The dashboard by itself; gives its queries, and where each is."""
     board = json.loads((CHART / "files/dashboard.json").read_text())
-    expressions = [(f"rule {r['alert']}", r["expr"]) for group in rules["groups"] for r in group["rules"]]
-    for panel in board["panels"]:
+    rows = [panel for panel in board["panels"] if panel["type"] == "row"]
+    levels = [board["panels"], *(row["panels"] for row in rows)]
+    panels = [panel for level in levels for panel in level if panel["type"] != "row"]
+    expressions = []
+    for panel in panels:
+        title = panel["title"]
         if not panel["targets"]:
-            problem(f"dashboard: the panel {panel['title']} shows nothing")
-        expressions += [(f"panel {panel['title']}", target["expr"]) for target in panel["targets"]]
-    ids = [panel["id"] for panel in board["panels"]]
+            problem(f"dashboard: the panel {title} shows nothing")
+        if not panel.get("description") or not panel["fieldConfig"]["defaults"].get("unit"):
+            problem(f"dashboard: the panel {title} has no description, or no unit")
+        expressions += [(f"panel {title}", target["expr"]) for target in panel["targets"]]
+    expressions += [(f"annotation {it['name']}", it["expr"]) for it in board["annotations"]["list"]]
+    ids = [panel["id"] for panel in panels + rows]
     if len(set(ids)) != len(ids):
         problem("dashboard: two panels have one id")
-    places = [panel["gridPos"] for panel in board["panels"]]
-    cells = [(p["x"] + x, p["y"] + y) for p in places for x in range(p["w"]) for y in range(p["h"])]
-    if len(set(cells)) != len(cells) or any(x >= 24 for x, _ in cells):
-        problem("dashboard: panels overlap, or are beside the page")
-    known = families()
+    # A closed row lies over what is below it: each is looked at alone.
+    for level in levels:
+        places = [panel["gridPos"] for panel in level]
+        cells = [(p["x"] + x, p["y"] + y) for p in places for x in range(p["w"]) for y in range(p["h"])]
+        if len(set(cells)) != len(cells) or any(x >= 24 for x, _ in cells):
+            problem("dashboard: panels overlap, or are beside the page")
     for where, text in expressions:
-        names = set(re.findall(r"\b((?:observer|process)_\w+|up)\b(?=\s*[\[{)=/ ]|$)", re.sub(r'"[^"]*"', '""', text)))
+        for name, labels in re.findall(r"\b((?:observer|process)_\w+|up)\b(?:\{([^}]*)\})?", text):
+            narrowed = NARROWED_CONTAINERS if is_of_containers(name) else NARROWED
+            if missing := [part for part in narrowed if part not in labels]:
+                problem(f"{where}: {name} is not narrowed by {', '.join(missing)}")
+    variables = board["templating"]["list"]
+    known = {variable["name"] for variable in variables}
+    for name in re.findall(r"\$\{?([a-z]\w*)", json.dumps(board)):
+        if name not in known:
+            problem(f"dashboard: there is no variable {name}")
+    asked = [(f"variable {it['name']}", it["definition"]) for it in variables if it["type"] == "query"]
+    return expressions, asked
+
+
+def is_of_containers(name):
+    """Not the one gauge that only begins like their series."""
+    return name.startswith("observer_container_") and name != "observer_container_series_dropped"
+
+
+def queries(promtool):
+    rules = yaml.safe_load((CHART / "files/rules.yaml").read_text())
+    expressions = [(f"rule {r['alert']}", r["expr"]) for group in rules["groups"] for r in group["rules"]]
+    drawn, asked = dashboard()
+    expressions += drawn
+    known = families()
+    for where, text in expressions + asked:
+        names = set(re.findall(r"\b((?:observer|process)_\w+|up)\b", re.sub(r'"[^"]*"', '""', text)))
         if not names:
             problem(f"{where}: no metric in {text}")
         for name in names - known:
             problem(f"{where}: docs/metrics.md has no {name}")
     concrete = [
-        re.sub(r"\$__(rate_interval|range)", "5m", text).replace("$job", "observer").replace("$instance", ".*")
-        for _, text in expressions
+        re.sub(r"\$[a-z]\w*", ".*", re.sub(r"\$__(rate_interval|range|interval)", "5m", text)) for _, text in expressions
     ]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         records = [{"record": f"checked:expression:{i}".replace(":", "_"), "expr": e} for i, e in enumerate(concrete)]

@@ -10,8 +10,8 @@ pub fn document() -> String {
         "# Metrics\n\n\
          Served on `/metrics`, by default at 127.0.0.1:9736. This page is made by `observer docs metrics`.\n\n\
          Label values come from closed lists: nothing that a container does can make series. Those of `observer_container_*` go with \
-         their container, of at most `metrics.max_containers`: its full id, its name, and its pod and the pod's namespace, which are \
-         empty where there is none.\n\n\
+         their container, of at most `metrics.max_containers`: its full id, its name (in a pod, that of the pod's \
+         specification; without any, the short form of its id), and its pod and the pod's namespace, which are empty where there is none.\n\n\
          | metric | type | labels | |\n|---|---|---|---|\n",
     );
     for family in families() {

@@ -82,6 +82,7 @@ pub struct WatchOptions {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ContainerResources {
     pub id: String,
+    /// As [`SeriesLabels`](crate::model::SeriesLabels) has it.
     pub name: String,
     /// Empty without a pod.
     pub pod: String,

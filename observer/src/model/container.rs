@@ -166,3 +166,26 @@ pub struct Container {
     /// It was there before the agent.
     pub late: bool,
 }
+
+/// What the labels `name`, `pod` and `namespace` of a container's series say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeriesLabels {
+    pub name: String,
+    /// Empty without a pod.
+    pub pod: String,
+    pub namespace: String,
+}
+
+impl Container {
+    /// A name that a person can tell it by: in a pod, that of the pod's specification, which is what the runtimes of Kubernetes call
+    /// it, too (cri-dockerd puts it into a long one). Without any name, what an alert calls it: the short form of its id.
+    pub fn series_labels(&self) -> SeriesLabels {
+        let specified = self.pod.as_ref().map(|pod| pod.container.as_str()).filter(|name| !name.is_empty());
+        let name = specified.or(self.name.as_deref()).filter(|name| !name.is_empty());
+        let (pod, namespace) = match &self.pod {
+            Some(pod) => (pod.name.clone(), pod.namespace.clone()),
+            None => Default::default(),
+        };
+        SeriesLabels { name: name.unwrap_or_else(|| short(&self.id)).to_owned(), pod, namespace }
+    }
+}

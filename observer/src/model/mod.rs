@@ -22,7 +22,7 @@ pub use alert::{
     LimitEvidence, MetadataMark, NamespaceView, PodRef, ProcessRef, SCHEMA as ALERT_SCHEMA,
 };
 pub use capability::{CAPABILITIES, CapError, CapSet, Capability, KNOWN_UP_TO, capability_label};
-pub use container::{CgroupPath, Container, ContainerKey, Metadata, Pod, Runtime, short};
+pub use container::{CgroupPath, Container, ContainerKey, Metadata, Pod, Runtime, SeriesLabels, short};
 pub use declared::{
     Declared, DeclaredCapabilities, DeclaredIdMap, DeclaredLimits, DeclaredMount, DeclaredSeccomp,
     DeclaredSource, NamespaceSource,

@@ -12,7 +12,7 @@ use crate::{
     enrich::{DenialCount, FirstUse, World},
     host::{self, Roots},
     kernel::{Armed, CallTable, Kernel, KernelError},
-    model::{ContainerKey, syscall},
+    model::{ContainerKey, SeriesLabels, syscall},
 };
 
 /// How long a container's declaration is looked for. Meanwhile an error of one of its calls may be one of those that its filter
@@ -23,7 +23,7 @@ const DECLARED_WITHIN_NS: u64 = 3_000_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerCalls {
     pub id: String,
-    /// Empty if it has none, or none is known.
+    /// As [`SeriesLabels`] has it.
     pub name: String,
     /// Empty without a pod.
     pub pod: String,
@@ -281,12 +281,12 @@ impl CallAudit {
             let (Some(key), Some(container)) = (key, world.container(key)) else { continue };
             let mut used = self.table.calls(*slot);
             add(&mut used, &observed.early);
-            let pod = container.pod.clone().unwrap_or_default();
+            let SeriesLabels { name, pod, namespace } = container.series_labels();
             found.push(ContainerCalls {
                 id: container.id.clone(),
-                name: container.name.clone().unwrap_or_default(),
-                pod: pod.name,
-                namespace: pod.namespace,
+                name,
+                pod,
+                namespace,
                 since_ns: observed.since_ns,
                 used,
                 denied: denied.remove(&key).unwrap_or_default(),

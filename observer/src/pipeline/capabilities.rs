@@ -9,14 +9,14 @@ use crate::{
     decode::text,
     enrich::{CapabilityRefusal, World},
     kernel::CapabilityTable,
-    model::ContainerKey,
+    model::{ContainerKey, SeriesLabels},
 };
 
 /// What was counted for one living container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerChecks {
     pub id: String,
-    /// Empty if it has none, or none is known.
+    /// As [`SeriesLabels`] has it.
     pub name: String,
     /// Empty without a pod.
     pub pod: String,
@@ -146,9 +146,7 @@ impl CapabilityAudit {
     fn named(&self, containers: ByContainer, world: &World) -> Vec<ContainerChecks> {
         let named = containers.into_iter().filter_map(|(key, checks)| {
             let container = world.container(Some(key))?;
-            let name = container.name.clone().unwrap_or_default();
-            let pod = container.pod.clone().unwrap_or_default();
-            let (pod, namespace) = (pod.name, pod.namespace);
+            let SeriesLabels { name, pod, namespace } = container.series_labels();
             let since_ns = self.since_ns.max(container.created_ns);
             Some(ContainerChecks { id: container.id.clone(), name, pod, namespace, since_ns, checks })
         });

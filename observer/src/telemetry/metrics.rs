@@ -110,7 +110,7 @@ families! {
     events: IntCounterVec = "observer_events_total", ["kind"],
         "Events that came from the kernel and were decoded, by kind.";
     lost: IntCounterVec = "observer_events_lost_total", ["reason"],
-        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing, or a check of a capability or a denial was not counted), decode (a frame that was not understood), sink (an alert that standard output did not take in time).";
+        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing, or a check of a capability or a denial was not counted), decode (a frame that was not understood), skipped (a program that the kernel did not run because it was already running on that CPU), sink (an alert that standard output did not take in time).";
     alerts: IntCounterVec = "observer_alerts_total", ["rule", "severity"],
         "Alerts given to the sinks, by rule and severity.";
     alerts_folded: IntCounterVec = "observer_alerts_folded_total", ["rule"],

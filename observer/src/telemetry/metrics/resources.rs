@@ -112,22 +112,22 @@ pub(super) const FAMILIES: &[ContainerFamily<Resources>] = &[
     ),
     counter(
         "observer_container_io_read_bytes_total",
-        "Bytes read from block devices, summed over devices: rbytes of io.stat, on v1 blkio.throttle.io_service_bytes_recursive.",
+        "Bytes read from block devices, summed over devices: rbytes of io.stat, on v1 blkio.throttle.io_service_bytes_recursive, which since Linux 6.10 has only disks for which somebody has set a limit of blkio.throttle.",
         |it| number(it.io.as_ref()?.read_bytes),
     ),
     counter(
         "observer_container_io_written_bytes_total",
-        "Bytes written to block devices, summed over devices: wbytes of io.stat, on v1 blkio.throttle.io_service_bytes_recursive.",
+        "Bytes written to block devices, summed over devices: wbytes of io.stat, on v1 blkio.throttle.io_service_bytes_recursive, which since Linux 6.10 has only disks for which somebody has set a limit of blkio.throttle.",
         |it| number(it.io.as_ref()?.written_bytes),
     ),
     counter(
         "observer_container_io_reads_total",
-        "Read requests to block devices, summed over devices: rios of io.stat, on v1 blkio.throttle.io_serviced_recursive.",
+        "Read requests to block devices, summed over devices: rios of io.stat, on v1 blkio.throttle.io_serviced_recursive, which since Linux 6.10 has only disks for which somebody has set a limit of blkio.throttle.",
         |it| number(it.io.as_ref()?.reads),
     ),
     counter(
         "observer_container_io_writes_total",
-        "Write requests to block devices, summed over devices: wios of io.stat, on v1 blkio.throttle.io_serviced_recursive.",
+        "Write requests to block devices, summed over devices: wios of io.stat, on v1 blkio.throttle.io_serviced_recursive, which since Linux 6.10 has only disks for which somebody has set a limit of blkio.throttle.",
         |it| number(it.io.as_ref()?.writes),
     ),
     ContainerFamily {
