@@ -148,15 +148,17 @@ def strictness(helm):
 
 
 def privileges(helm):
-    """The same five everywhere, and nothing that makes a container privileged."""
+    """The same five everywhere (for the unit, what the start may take besides), and nothing that makes a container privileged."""
     source = (DEPLOY.parent / "observer/src/protection/capabilities.rs").read_text()
     block = source[source.index("pub const NEEDED") : source.index("]);")]
     needed = sorted(re.findall(r"// ([A-Z_]+)", block))
     unit = (DEPLOY / "systemd/observer.service").read_text()
     bounding = re.search(r"^CapabilityBoundingSet=(.*)$", unit, re.M).group(1)
-    # SYS_ADMIN is there where no tracefs is mounted; systemd mounts one.
-    if sorted(word.removeprefix("CAP_") for word in bounding.split()) != needed:
-        problem(f"the unit's capabilities are {bounding}, the agent needs {needed}")
+    # SYS_ADMIN is there where no tracefs is mounted; systemd mounts one. The audit log, which is read where audit.apparmor asks
+    # for it, comes to the host's network namespace only: a pod has another one.
+    at_start = ["AUDIT_READ"]
+    if sorted(word.removeprefix("CAP_") for word in bounding.split()) != sorted(needed + at_start):
+        problem(f"the unit's capabilities are {bounding}, the agent needs {needed}, and {at_start} at its start")
     daemon_set = next(d for d in documents(template(helm, [])) if d["kind"] == "DaemonSet")
     pod = daemon_set["spec"]["template"]["spec"]
     if not pod["hostPID"] or pod["automountServiceAccountToken"]:

@@ -28,14 +28,17 @@ use crate::{
     kernel::{Kernel, KernelError, LoadOptions, Pretend},
     limits::ContainerResources,
     model::{Alert, EventRecord, Observed},
-    pipeline::{ContainerCalls, ContainerChecks, Live, LiveError, LiveOptions, Output, Status, StopSignal},
+    pipeline::{
+        ContainerAccesses, ContainerCalls, ContainerChecks, Live, LiveError, LiveOptions, Output, Status,
+        StopSignal,
+    },
     protection,
     reload::Reloader,
     scheduling,
     sinks::{Fanout, SinkError, Sinks, TailItem},
     telemetry::{
         Health, Metrics, http, log,
-        metrics::{CallSeries, CapabilitySeries, ResourceSeries, Ring},
+        metrics::{AppArmorSeries, CallSeries, CapabilitySeries, ResourceSeries, Ring},
     },
 };
 
@@ -95,6 +98,7 @@ pub fn load_options(config: &Config) -> LoadOptions {
         audit_capabilities: config.audit.capabilities,
         audit_syscalls: config.audit.syscalls || first_use_after(config).is_some(),
         audit_seccomp: config.audit.seccomp,
+        audit_apparmor: config.audit.apparmor,
     }
 }
 
@@ -151,6 +155,7 @@ pub fn run(config: &Config, named: Option<&Path>) -> Result<(), AppError> {
             capabilities: CapabilitySeries::new(config.metrics.max_containers),
             resources: ResourceSeries::new(config.metrics.max_containers),
             calls: CallSeries::new(config.metrics.max_containers),
+            apparmor: AppArmorSeries::new(config.metrics.max_containers),
         };
         let (config, thread_stop) = (config.clone(), stop.clone());
         let (done, mut pipeline_done) = oneshot::channel();
@@ -252,6 +257,7 @@ struct Agent {
     capabilities: CapabilitySeries,
     resources: ResourceSeries,
     calls: CallSeries,
+    apparmor: AppArmorSeries,
 }
 
 impl Output for Agent {
@@ -319,12 +325,18 @@ impl Output for Agent {
         self.calls.show(&self.metrics, containers);
     }
 
+    fn accesses(&mut self, containers: &[ContainerAccesses]) {
+        self.apparmor.show(&self.metrics, containers);
+    }
+
     fn status(&mut self, status: &Status<'_>) {
         for (loss, name) in observer_common::ALL_LOSSES {
             self.metrics.lost(name, status.tick.lost[loss as usize]);
         }
         self.metrics.lost("decode", status.tick.undecodable);
         self.metrics.lost("skipped", status.tick.skipped);
+        self.metrics.lost("audit_log", status.tick.audit_log);
+        self.metrics.lost("unattributed", status.unattributed);
         for (rule, count) in &status.folded {
             self.metrics.alerts_folded(rule, *count);
         }

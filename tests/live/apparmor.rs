@@ -1,14 +1,17 @@
-//! Processes that leave their container's AppArmor profile. Where the kernel has AppArmor: in the virtual machines.
+//! Processes that leave their container's AppArmor profile, and what it denies them. Where the kernel has AppArmor: in the virtual
+//! machines.
 
-use crate::lab;
-use observer_live::agent::{Config, observer};
-use observer_live::lab::{missing, skipped};
+use crate::{features, lab};
+use observer_live::agent::{Agent, Config, observer};
+use observer_live::alert::Alert;
+use observer_live::audit_log::AuditLog;
+use observer_live::lab::{Lab, missing, skipped};
 use observer_live::runc::Container;
 use observer_live::spec::Spec;
 use observer_live::{host, pace, scratch, wait};
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,7 +23,14 @@ struct Profiles {
     /// Of containers. It lets its processes go wherever they like.
     first: String,
     other: String,
+    /// Denies a file of containers, one of the host, and a capability.
+    denies: String,
+    /// In complain mode: lets pass a capability that it does not have.
+    complains: String,
 }
+
+/// What the third one denies containers, in which nothing else reads it.
+const DENIED_FILE: &str = "/etc/os-release";
 
 impl Profiles {
     /// None, and that is said, where there is no AppArmor, or nothing to compile profiles with.
@@ -42,19 +52,35 @@ impl Profiles {
             return None;
         }
         let mark = scratch::mark();
-        let profiles = Self { first: format!("{mark}-first"), other: format!("{mark}-other") };
+        let name = |what: &str| format!("{mark}-{what}");
+        let (first, other) = (name("first"), name("other"));
+        let profiles = Self { first, other, denies: name("denies"), complains: name("complains") };
         profiles.parser("--replace", &profiles.text());
         Some(profiles)
     }
 
     fn text(&self) -> String {
-        let may =
-            "file, capability, network, mount, umount, pivot_root, ptrace, signal, unix, change_profile,";
+        let most = "file, network, mount, umount, pivot_root, ptrace, signal, unix, change_profile,";
+        let may = format!("{most} capability,");
+        // What is denied by such a rule is written down only where the rule says so.
+        let denied = format!(
+            "audit deny {DENIED_FILE} r, audit deny {} r, audit deny capability sys_chroot,",
+            self.host_file().display()
+        );
+        let capabilities =
+            "chown dac_override fsetid fowner mknod net_raw setgid setuid setfcap setpcap kill sys_admin";
         format!(
             "profile {} flags=(attach_disconnected) {{ {may} profile child {{ {may} }} }}\n\
-             profile {} flags=(attach_disconnected) {{ {may} }}\n",
-            self.first, self.other
+             profile {} flags=(attach_disconnected) {{ {may} }}\n\
+             profile {} flags=(attach_disconnected) {{ {may} {denied} }}\n\
+             profile {} flags=(attach_disconnected, complain) {{ {most} capability {capabilities}, }}\n",
+            self.first, self.other, self.denies, self.complains
         )
+    }
+
+    /// What the third one denies the host.
+    fn host_file(&self) -> PathBuf {
+        scratch::dir().join("denied")
     }
 
     fn parser(&self, action: &str, text: &str) {
@@ -72,7 +98,8 @@ impl Profiles {
 impl Drop for Profiles {
     fn drop(&mut self) {
         // A profile in use is removed as well; what it confined is not confined any more.
-        for name in [format!("{}//child", self.first), self.first.clone(), self.other.clone()] {
+        let all = [&self.first, &self.other, &self.denies, &self.complains];
+        for name in [format!("{}//child", self.first)].into_iter().chain(all.map(String::clone)) {
             let _ = fs::write("/sys/kernel/security/apparmor/.remove", name);
         }
     }
@@ -215,4 +242,219 @@ fn the_hosts_modules_are_told() {
     } else {
         assert!(own.is_null(), "{page}");
     }
+}
+
+const FEATURE: &str = "apparmor_denials";
+const AUDITED: &str = "audit:\n  apparmor: true\n";
+const DENIED: &str = "observer_container_apparmor_denied_total";
+const COMPLAINED: &str = "observer_container_apparmor_allowed_total";
+
+/// What is being told of, and an agent that reads it.
+fn audited(lab: &Lab) -> (AuditLog, Agent) {
+    let log = AuditLog::join().expect("the audit log, for which root has CAP_AUDIT_READ");
+    let agent = lab.only_agent(Config::new(AUDITED));
+    assert!(features::serves(&agent, FEATURE, "audit_log"), "{}", agent.log_tail());
+    (log, agent)
+}
+
+fn denied(agent: &Agent, container: &Container) -> f64 {
+    agent.metrics().sum(DENIED, &[("container", &container.id)])
+}
+
+/// The last line of each thing that was denied a container: the name or the capability, and how often.
+fn last_counts(alerts: &[Alert], container: &str) -> Vec<(String, u64)> {
+    let mut counts: Vec<(String, u64)> = Vec::new();
+    let of_it = |alert: &&Alert| alert.rule() == "apparmor.denied" && alert.container() == Some(container);
+    for alert in alerts.iter().filter(of_it) {
+        let what = [alert.text("/evidence/name"), alert.text("/evidence/capability")].concat();
+        let count = alert.number("/count").expect("a count");
+        match counts.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, last)) => *last = count,
+            None => counts.push((what, count)),
+        }
+    }
+    counts.sort();
+    counts
+}
+
+/// A file and a capability: one alert for each, with the count of all, whoever in the container it was and however short their
+/// lives. A profile that complains denies nothing; what the host is denied is not a container's.
+#[test]
+fn what_a_profile_denies_is_told_once_with_its_count() {
+    let Some(lab) = lab() else { return };
+    let Some(profiles) = Profiles::load() else { return };
+    let (mut log, agent) = audited(&lab);
+    let container = lab.container(Spec::new("denies").apparmor(&profiles.denies));
+    let complaining = lab.container(Spec::new("complains").apparmor(&profiles.complains));
+    for it in [&container, &complaining] {
+        it.sh("ls -l / /proc /proc/self >/dev/null; id; sleep 0.1; touch /tmp/f && chown 1000 /tmp/f").ok();
+    }
+    agent.settle();
+    agent.assert_nothing();
+
+    // By one process that lives on, and by some that are gone at once.
+    container
+        .sh(&format!("for i in 1 2 3 4 5 6 7; do read line <{DENIED_FILE}; done 2>/dev/null; true"))
+        .ok();
+    for _ in 0..5 {
+        assert_ne!(container.sh(&format!("cat {DENIED_FILE}")).code, 0);
+    }
+    for _ in 0..3 {
+        assert_ne!(container.sh("chroot / true").code, 0);
+    }
+    complaining.sh("chroot / true").ok();
+    let file = profiles.host_file();
+    fs::write(&file, "").expect("write a file of the host");
+    let script = format!("echo changeprofile {} >{PROC}; read line <{}", profiles.denies, file.display());
+    let host = Command::new("sh").args(["-c", &script]).output().expect("run a shell of the host");
+    assert_ne!(host.status.code(), Some(0));
+
+    let of_file = |alert: &Alert| alert.text("/evidence/name") == DENIED_FILE;
+    let alert = agent.wait_for_matching("apparmor.denied", &container.id, of_file);
+    let evidence = |field: &str| alert.text(&format!("/evidence/{field}")).to_owned();
+    assert_eq!(["operation", "requested", "denied", "mode"].map(evidence), ["open", "r", "r", "enforce"]);
+    assert_eq!(
+        (evidence("profile"), alert.severity()),
+        (profiles.denies.clone(), "notice"),
+        "{}",
+        alert.line
+    );
+    assert_eq!((alert.text("/process/comm"), alert.text("/attribution")), ("sh", "exact"), "{}", alert.line);
+    let of_capability = |alert: &Alert| alert.text("/evidence/capability") == "CAP_SYS_CHROOT";
+    agent.wait_for_matching("apparmor.denied", &container.id, of_capability);
+    // The kernel's own count of what it has written down: of a capability, that is not every denial.
+    let in_log = |log: &mut AuditLog, words: &[&str]| log.lines(words).len() as u64;
+    let by_container = format!("\"{}\"", profiles.denies);
+    let files = in_log(&mut log, &[&by_container, "DENIED", DENIED_FILE]);
+    let capabilities = in_log(&mut log, &[&by_container, "DENIED", "sys_chroot"]);
+    assert_eq!(files, 12, "{:?}", log.lines(&[]));
+    assert!((1..=3).contains(&capabilities), "{:?}", log.lines(&[]));
+    assert_eq!(
+        in_log(&mut log, &[&by_container, "DENIED", &file.display().to_string()]),
+        1,
+        "{:?}",
+        log.lines(&[])
+    );
+    let complaints = in_log(&mut log, &[&profiles.complains, "ALLOWED"]);
+    assert!(complaints >= 1, "{:?}", log.lines(&[]));
+
+    let all = (files + capabilities) as f64;
+    let counted = || denied(&agent, &container) == all;
+    assert!(
+        wait::until_true(pace::patience(Duration::from_secs(5)), counted),
+        "{}",
+        denied(&agent, &container)
+    );
+    let of = |family: &str, of: &Container| agent.metrics().sum(family, &[("container", &of.id)]);
+    assert_eq!((of(COMPLAINED, &complaining), of(DENIED, &complaining)), (complaints as f64, 0.0));
+    assert_audited(&agent, &container, files);
+    let expected = ("apparmor.denied", "notice", container.id.as_str());
+    agent.assert_only(&[expected, expected]);
+    let (id, lost) = (container.id.clone(), agent.metrics().family("observer_events_lost_total"));
+    assert!(lost.iter().all(|(labels, count)| *count == 0.0 || labels.contains("skipped")), "{lost:?}");
+    let alerts = agent.stop();
+    let counts = [(DENIED_FILE.to_owned(), files), ("CAP_SYS_CHROOT".to_owned(), capabilities)];
+    assert_eq!(last_counts(&alerts, &id), counts, "{:?}", log.lines(&[]));
+    let others =
+        alerts.iter().filter(|alert| alert.rule() == "apparmor.denied" && alert.container() != Some(&id));
+    assert_eq!(others.count(), 0);
+}
+
+/// `audit CONTAINER` says what was denied, how often, and when.
+fn assert_audited(agent: &Agent, container: &Container, files: u64) {
+    let output = observer(&["audit", "--config", agent.config().arg(), "--json", &container.id])
+        .output()
+        .expect("run observer audit");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let denied = &document["containers"][0]["observed"]["apparmor"]["denied"];
+    let of_file = denied.as_array().expect("denials").iter().find(|it| it["what"] == DENIED_FILE);
+    let of_file = of_file.unwrap_or_else(|| panic!("{document}"));
+    assert_eq!((&of_file["result"], &of_file["operation"]), (&"denied".into(), &"open".into()), "{of_file}");
+    assert_eq!(of_file["count"].as_u64(), Some(files), "{of_file}");
+    assert!(of_file["first"].as_str() < of_file["last"].as_str(), "{of_file}");
+    let text = observer(&["audit", "--config", agent.config().arg(), &container.id]).output().expect("run");
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    let is_row = |line: &str| line.contains("denied") && line.contains("open") && line.contains(DENIED_FILE);
+    assert!(text.lines().any(is_row), "{text}");
+}
+
+/// An agent that does not come to read misses what finds no room, and says how much: with what it counted, all that there was.
+#[test]
+fn denials_that_find_no_room_are_counted() {
+    const TIMES: u32 = 3000;
+    let Some(lab) = lab() else { return };
+    let Some(profiles) = Profiles::load() else { return };
+    let (mut log, agent) = audited(&lab);
+    let container = lab.container(Spec::new("floods").apparmor(&profiles.denies));
+    agent.settle();
+    host::signal(agent.pid(), libc::SIGSTOP);
+    let line = format!(
+        "i=0; while [ $i -lt {TIMES} ]; do read line <{DENIED_FILE}; i=$((i+1)); done 2>/dev/null; true"
+    );
+    let said = container.sh(&line);
+    host::signal(agent.pid(), libc::SIGCONT);
+    said.ok();
+    // (The kernel's own queue may have been too short for some.)
+    let written = log.lines(&["DENIED", DENIED_FILE]).len() as f64;
+    println!("{written} of {TIMES} are in the log");
+    let lost = || agent.metrics().sum("observer_events_lost_total", &[("reason", "audit_log")]);
+    let all_accounted = || denied(&agent, &container) + lost() == written;
+    assert!(
+        wait::until_true(pace::patience(Duration::from_secs(10)), all_accounted),
+        "{} counted, {} lost, {written} in the log",
+        denied(&agent, &container),
+        lost()
+    );
+    assert!(lost() > 0.0 && denied(&agent, &container) > 100.0, "{}", lost());
+    let told = |alert: &Alert| alert.number("/evidence/lost/audit_log").is_some();
+    assert!(
+        agent
+            .try_wait_for(Duration::from_secs(5), |alert| alert.rule() == "agent.events_lost" && told(alert))
+            .is_some()
+    );
+    agent.stop();
+}
+
+/// What `check` says of the feature: the tier, whether it is off because nobody asked, and why it cannot be had.
+fn row(config: &Config, wrapper: &[&str]) -> (Option<String>, bool, String) {
+    let program = observer_live::agent::binary();
+    let mut command = match wrapper {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
+    let output =
+        command.args(["check", "--json", "--config", config.arg()]).output().expect("run observer check");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("check --json");
+    assert_eq!(report["ok"], true, "{report}");
+    let features = report["features"].as_array().expect("features");
+    let row = features.iter().find(|it| it["name"] == FEATURE).expect("the feature");
+    let tier = row["tier"].as_str().map(str::to_owned);
+    let why = row["refused"][0]["error"].as_str().unwrap_or_default().to_owned();
+    (tier, row["not_configured"] == "audit.apparmor", why)
+}
+
+/// Off unless asked for; where it cannot be had, `check` says why, and the agent does without.
+#[test]
+fn denials_are_read_where_that_is_asked_for_and_allowed() {
+    let Some(lab) = lab() else { return };
+    assert_eq!(row(&Config::new(""), &[]), (None, true, String::new()));
+    let config = Config::new(AUDITED);
+    if fs::read(PROC).is_err() {
+        let (tier, not_configured, why) = row(&config, &[]);
+        assert!(tier.is_none() && !not_configured && why.starts_with("AppArmor is not active here"), "{why}");
+        let agent = lab.only_agent(config);
+        assert_eq!(agent.metrics().sum("observer_feature_enabled", &[("feature", FEATURE)]), 0.0);
+        agent.finish();
+        return;
+    }
+    assert_eq!(row(&config, &[]), (Some("audit_log".into()), false, String::new()));
+    let without = ["setpriv", "--bounding-set=-audit_read"];
+    let (tier, _, why) = row(&config, &without);
+    assert!(tier.is_none() && why.contains("os error 1") && why.contains("CAP_AUDIT_READ"), "{why}");
+    let (tier, _, why) = row(&config, &["unshare", "--net"]);
+    assert!(tier.is_none() && why.contains("network namespace"), "{why}");
 }

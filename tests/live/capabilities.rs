@@ -3,11 +3,13 @@
 use crate::{features, lab};
 use observer_live::agent::{self, Agent, Config};
 use observer_live::alert::Alert;
+use observer_live::capable::{Capable, Checks};
 use observer_live::lab::{Lab, skipped};
 use observer_live::rootfs::UTIL_LINUX;
 use observer_live::runc::Container;
-use observer_live::spec::Spec;
-use observer_live::{docker, host, pace, wait};
+use observer_live::spec::{ALL_CAPS, Spec};
+use observer_live::{cgroup, docker, host, pace, wait};
+use serde_json::Value;
 use std::time::Duration;
 
 const FEATURE: &str = "capability_checks";
@@ -179,22 +181,107 @@ fn what_a_container_was_not_given_is_told_once() {
     assert_eq!(counts.filter_map(|alert| alert.json["count"].as_u64()).max(), Some(5), "{last:?}");
 }
 
-/// `audit CONTAINER` says who was the first, when, and in which user namespace.
-fn assert_audited(agent: &Agent, container: &Container) {
+/// How checks ended, as `audit CONTAINER --json` has them.
+fn audited_checks(agent: &Agent, container: &Container) -> Vec<Value> {
     let output = agent::observer(&["audit", "--config", agent.config().arg(), "--json", &container.id])
         .output()
         .expect("run audit");
-    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let checks = &document["containers"][0]["observed"]["capabilities"]["checks"];
+    let mut document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    match document["containers"][0]["observed"]["capabilities"]["checks"].take() {
+        Value::Array(checks) => checks,
+        _ => panic!("{document}"),
+    }
+}
+
+/// `audit CONTAINER` says who was the first, when, and in which user namespace.
+fn assert_audited(agent: &Agent, container: &Container) {
+    let checks = audited_checks(agent, container);
     let of = |name: &str| {
-        let all = checks.as_array().expect("checks");
-        all.iter().find(|it| it["capability"] == name).unwrap_or_else(|| panic!("{name}: {checks}")).clone()
+        checks
+            .iter()
+            .find(|it| it["capability"] == name)
+            .unwrap_or_else(|| panic!("{name}: {checks:?}"))
+            .clone()
     };
     let denials = of("CAP_SYS_CHROOT")["denials"].clone();
-    assert_eq!(denials["comm"], "chroot", "{checks}");
-    assert_eq!(denials["user_namespace"].as_u64(), host::namespace(container.pid, "user"), "{checks}");
+    assert_eq!(denials["comm"], "chroot", "{checks:?}");
+    assert_eq!(denials["user_namespace"].as_u64(), host::namespace(container.pid, "user"), "{checks:?}");
     let time = |which: &str| denials[which].as_str().expect("a time").to_owned();
-    assert!(time("first") < time("last"), "{checks}");
+    assert!(time("first") < time("last"), "{checks:?}");
+}
+
+/// The agent's counts, as the witness has them.
+fn counts(agent: &Agent, container: &Container) -> Checks {
+    let mut counts = Checks::new();
+    for check in audited_checks(agent, container) {
+        let name = check["capability"].as_str().expect("a name").to_owned();
+        for (granted, which) in [(true, "granted"), (false, "denied")] {
+            let count = check[which].as_u64().expect("a count");
+            if count > 0 {
+                counts.insert((name.clone(), granted), count);
+            }
+        }
+    }
+    counts
+}
+
+/// What the agent says was used and denied is what somebody else's kprobe on the same function saw.
+#[test]
+fn another_witness_saw_the_same_checks() {
+    let Some(lab) = lab() else { return };
+    let Some(agent) = audit(&lab) else { return };
+    if !features::serves(&agent, FEATURE, "fentry") {
+        skipped("this kernel does not show which checks are speculative");
+        agent.finish();
+        return;
+    }
+    let container = lab.container(Spec::new("witnessed").caps(&ALL_CAPS));
+    let dir = cgroup::mount_point("").expect("v2").join(container.cgroup_path().trim_start_matches('/'));
+    let Some(mut witness) = Capable::start(&dir) else {
+        agent.finish();
+        return;
+    };
+    witness.wait_until_attached();
+    settle(&agent);
+    let before = counts(&agent, &container);
+    let user = format!("{UTIL_LINUX}/setpriv --reuid 1000 --clear-groups");
+    for (line, fails) in [
+        ("ping -c 1 127.0.0.1", false),
+        ("touch /tmp/file && chown 1000 /tmp/file", false),
+        ("mknod /tmp/null c 1 3", false),
+        ("timeout 1 nc -l -p 80 </dev/null; true", false),
+        ("hostname other", false),
+        ("ls -lR /etc /tmp >/dev/null", false),
+        (&format!("{user} id"), false),
+        (&format!("{user} chown 0 /tmp/file"), true),
+        (&format!("{user} mknod /tmp/zero c 1 5"), true),
+        (&format!("{user} hostname third"), true),
+    ] {
+        let said = container.sh(line);
+        assert_eq!(said.code != 0, fails, "{line}: {said:?}");
+    }
+    settle(&agent);
+    let mut ours = counts(&agent, &container);
+    for (check, count) in before {
+        // What there was before is not in the witness's account.
+        if let Some(now) = ours.get_mut(&check) {
+            *now -= count;
+        }
+    }
+    ours.retain(|_, count| *count > 0);
+    let theirs = witness.end();
+    println!("the agent: {ours:?}\nthe witness: {theirs:?}");
+    let kinds = |checks: &Checks| checks.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(kinds(&ours), kinds(&theirs), "the agent (left) and the witness differ");
+    for granted in
+        ["CAP_NET_RAW", "CAP_CHOWN", "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SYS_ADMIN"]
+    {
+        assert!(ours.contains_key(&(granted.to_owned(), true)), "{granted}: {ours:?}");
+    }
+    for denied in ["CAP_CHOWN", "CAP_MKNOD", "CAP_SYS_ADMIN"] {
+        assert!(ours.contains_key(&(denied.to_owned(), false)), "{denied}: {ours:?}");
+    }
+    agent.stop();
 }
 
 /// Where it cannot be told whether a check was meant, nothing is told of what may not have been; elsewhere it is.

@@ -10,7 +10,9 @@
 
 pub mod agent;
 pub mod alert;
+pub mod audit_log;
 pub mod btf;
+pub mod capable;
 pub mod cgroup;
 pub mod containerd;
 pub mod counter;

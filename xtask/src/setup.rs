@@ -42,7 +42,7 @@ struct Tool {
     needed_for: fn(Purpose) -> bool,
 }
 
-const TOOLS: [Tool; 22] = [
+const TOOLS: [Tool; 23] = [
     Tool { package: "gcc", present: || find("cc").is_some(), needed_for: |_| true },
     Tool {
         package: "libc6-dev",
@@ -80,6 +80,8 @@ const TOOLS: [Tool; 22] = [
     },
     // For apparmor_parser, which compiles profiles where the kernel has AppArmor.
     Tool { package: "apparmor", present: || find("apparmor_parser").is_some(), needed_for: machines },
+    // For capable, by which the counts of capability checks are tried: a kprobe, for kernels that have them.
+    Tool { package: "libbpf-tools", present: || find("capable").is_some(), needed_for: machines },
     // The independent count that the flood tests hold the agent's against.
     Tool { package: "bpftrace", present: || find("bpftrace").is_some(), needed_for: tests },
     Tool { package: "strace", present: || find("strace").is_some(), needed_for: tests },

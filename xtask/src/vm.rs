@@ -95,9 +95,10 @@ const MAIN_JOB: [&str; 10] = [
     "runtimes::",
 ];
 
-/// What rests on programs of its own besides: `--all` and `--record` run these as well. `--whole` runs all that there is, which takes
+/// What rests on programs of its own, or on the kernel's modules, besides: `--all` and `--record` run these as well. `--whole` runs all that there is, which takes
 /// a machine more than a quarter of an hour.
-const OTHER_PROGRAMS: [&str; 5] = ["refused::", "capabilities::", "limits_events::", "seccomp::", "drift::"];
+const OTHER_PROGRAMS: [&str; 6] =
+    ["refused::", "capabilities::", "limits_events::", "seccomp::", "drift::", "apparmor::"];
 
 /// Longer than any run has taken here, by far.
 const LIMIT: Duration = Duration::from_secs(40 * 60);

@@ -224,6 +224,8 @@ pub struct Audit {
     pub syscalls: bool,
     /// Which system calls seccomp refuses each container.
     pub seccomp: bool,
+    /// What AppArmor denies each container.
+    pub apparmor: bool,
     /// Alert on a system call that a container makes for the first time after so long. Keeps system calls as `syscalls` does.
     pub first_use_after_seconds: Switch<values::Seconds>,
 }

@@ -22,7 +22,7 @@ fn the_default_file_has_every_key() {
     }
     let mut expected = Vec::new();
     keys(&serde_json::to_value(Config::default()).expect("plain values"), 0, &mut expected);
-    assert_eq!(expected.len(), 50);
+    assert_eq!(expected.len(), 51);
     for key in expected {
         assert!(DEFAULT_YAML.lines().any(|line| line.starts_with(&key)), "default.yaml lacks `{key}`");
     }
@@ -40,7 +40,7 @@ fn values_are_read() {
     let config = parse(
         "node: n1\nhttp: {listen: \"[::1]:1234\"}\nsocket:\n  path: /tmp/s\nrings:\n  events_bytes: 65536\n\
          host: {proc: /host/proc}\nhost_namespaces: own\nsweep_seconds: 1\n\
-         stdout:\n  format: json\naudit:\n  capabilities: true\n  syscalls: true\n  first_use_after_seconds: 90\nmetrics: {max_containers: 0}\nself_protection: false\n",
+         stdout:\n  format: json\naudit:\n  capabilities: true\n  syscalls: true\n  apparmor: true\n  first_use_after_seconds: 90\nmetrics: {max_containers: 0}\nself_protection: false\n",
     )
     .expect("valid");
     assert_eq!(config.node_name(), "n1");
@@ -52,7 +52,8 @@ fn values_are_read() {
     assert_eq!(config.sweep_seconds, 1);
     assert_eq!(config.stdout.format, StdoutFormat::Json);
     let first_use_after_seconds = Switch::On(values::Seconds(90));
-    let audit = Audit { capabilities: true, syscalls: true, seccomp: false, first_use_after_seconds };
+    let audit =
+        Audit { capabilities: true, syscalls: true, seccomp: false, apparmor: true, first_use_after_seconds };
     assert_eq!(config.audit, audit);
     assert!(!config.self_protection);
     assert_eq!(config.metrics.max_containers, 0);
@@ -132,6 +133,7 @@ fn a_mistake_is_told_in_one_line() {
         ("words for a number", "sweep_seconds: often\n", "1: found `often`, expected a number that is not negative".to_owned()),
         ("out of range", "sweep_seconds: 0\n", "1: found integer `0`, expected a number of seconds, from 1 to 3600".to_owned()),
         ("too many series", "metrics:\n  max_containers: 65537\n", "2: found integer `65537`, expected a number of containers, from 0 to 65536".to_owned()),
+        ("a word for a switch", "audit:\n  apparmor: yes\n", "2: found `yes`, expected true or false".to_owned()),
         ("no time to settle", "audit:\n  first_use_after_seconds: 0\n", "2: found integer `0`, expected a number of seconds from 1 to 604800, or off".to_owned()),
         ("a time with its unit", "audit:\n  first_use_after_seconds: 10m\n", "2: found string \"10m\", expected a number of seconds from 1 to 604800, or off".to_owned()),
         ("no address", "http:\n  listen: localhost\n", format!("2: found string \"localhost\", expected {address}")),

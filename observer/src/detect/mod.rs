@@ -4,6 +4,7 @@
 //! A new detector is one file here and one line in [`DETECTORS`].
 
 mod apparmor_changed;
+mod apparmor_denied;
 mod capability_denied;
 mod capability_gained;
 mod cgroup_cpu;
@@ -81,6 +82,7 @@ pub const DETECTORS: &[Detector] = &[
     capability_gained::DETECTOR,
     syscall_first_use::DETECTOR,
     apparmor_changed::DETECTOR,
+    apparmor_denied::DETECTOR,
     events_lost::DETECTOR,
 ];
 

@@ -8,7 +8,8 @@ use crate::{
     enrich::FirstUse,
     limits,
     model::{
-        AlertState, Ancestor, ContainerKey, ContainerRef, Gain, Label, NsType, RootPath, Standing, Tuple,
+        AlertState, Ancestor, AppArmorRecord, ContainerKey, ContainerRef, Gain, Label, NsType, RootPath,
+        Standing, Tuple,
     },
 };
 
@@ -93,6 +94,8 @@ pub enum Fact {
     FirstUse(FirstUse),
     /// AppArmor's label of a container's process is not its container's.
     Label(LabelChange),
+    /// AppArmor denied something.
+    AppArmorDenied(AppArmorRecord),
     /// Events were lost: why and how many since the last time.
     Lost { new: BTreeMap<String, u64> },
     /// Events of a container that would have decided something found no room.
@@ -123,16 +126,19 @@ impl Fact {
         match self {
             Fact::SeccompDenied(fact) | Fact::SeccompKilled(fact) => fact.count,
             Fact::CapabilityDenied(fact) => fact.count,
+            Fact::AppArmorDenied(record) => record.count,
             _ => 1,
         }
     }
 
-    /// Whether repeats by another program are another alert. What the kernel side counts is by container.
+    /// Whether repeats by another program are another alert. What the kernel side counts is by container, and a profile is a
+    /// container's.
     pub fn is_of_a_program(&self) -> bool {
         match self {
             Fact::SeccompDenied(_)
             | Fact::SeccompKilled(_)
             | Fact::CapabilityDenied(_)
+            | Fact::AppArmorDenied(_)
             | Fact::FirstUse(_) => false,
             // A profile that was put into another mode, which all its processes feel.
             Fact::Label(change) => change.standing != Standing::Weakened,

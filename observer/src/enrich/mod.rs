@@ -3,6 +3,7 @@
 //! Keeps the tables ([`World`]) and decides nothing about severity: detectors read findings and the tables.
 //! News may come late (two rings) or never (loss), so every event is usable by itself and only fills gaps.
 
+mod apparmor;
 mod calls;
 mod capabilities;
 mod cgroups;
@@ -24,6 +25,7 @@ use std::rc::Rc;
 
 use observer_common::{Host as HostFacts, Kind, flags};
 
+pub use apparmor::{Access, AccessCount};
 pub use calls::FirstUse;
 pub use capabilities::CapabilityRefusal;
 pub use finding::{
@@ -57,6 +59,9 @@ pub struct Enricher {
     denials: seccomp::Told,
     refused_capabilities: capabilities::Told,
     labels: labels::Labels,
+    accesses: apparmor::Accesses,
+    /// When the tables were filled, kernel time.
+    started_ns: u64,
     findings: Vec<Finding>,
     /// How many containers' metadata have become known.
     pub named: u64,
@@ -73,6 +78,8 @@ impl Enricher {
             denials: Default::default(),
             refused_capabilities: Default::default(),
             labels: labels::Labels::default(),
+            accesses: apparmor::Accesses::default(),
+            started_ns: 0,
             findings: Vec::new(),
             named: 0,
         }

@@ -163,6 +163,7 @@ impl Enricher {
             }
         }
         self.labels.start(snapshot.apparmor, snapshot.time_ns);
+        self.started_ns = snapshot.time_ns;
         self.read_first_labels(host);
         std::mem::take(&mut self.findings)
     }

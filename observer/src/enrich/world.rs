@@ -408,6 +408,12 @@ impl World {
         self.processes.get(&pid).or_else(|| self.ended.iter().rev().find(|process| process.key.pid == pid))
     }
 
+    /// The process that had this pid at that time (kernel time), if it is there or remembered.
+    pub fn process_at(&self, pid: u32, time_ns: u64) -> Option<&Process> {
+        let had = |process: &&Process| process.key.pid == pid && process.start_ns <= time_ns;
+        self.processes.get(&pid).filter(had).or_else(|| self.ended.iter().rev().find(had))
+    }
+
     /// The threads of a process are gone, or have its namespaces again.
     pub fn forget_threads(&mut self, pid: u32) {
         while let Some(((first, tid), _)) = self.threads.range((pid, 0)..=(pid, u32::MAX)).next() {

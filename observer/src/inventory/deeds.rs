@@ -3,7 +3,9 @@
 use observer_common::CallSet;
 use serde::Serialize;
 
-use crate::model::{CapSet, Capability, CheckedCapability, How, Observed, RefusedCall, syscall};
+use crate::model::{
+    CapSet, Capability, CheckedCapability, DeniedAccess, How, Observed, RefusedCall, syscall,
+};
 
 /// As far as the agent keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -14,6 +16,16 @@ pub struct Deeds {
     pub capabilities: Option<CapabilityDeeds>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syscalls: Option<CallDeeds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<AppArmorDeeds>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AppArmorDeeds {
+    /// For how long denials were read.
+    pub seconds: u64,
+    /// What was denied, and what would have been.
+    pub denied: Vec<DeniedAccess>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -87,7 +99,11 @@ impl Deeds {
                 refusals_counted: observed.seccomp,
             }
         });
-        Some(Deeds { seconds: container.seconds, capabilities, syscalls })
+        let apparmor = observed.apparmor.then(|| AppArmorDeeds {
+            seconds: container.apparmor_seconds,
+            denied: container.apparmor.clone(),
+        });
+        Some(Deeds { seconds: container.seconds, capabilities, syscalls, apparmor })
     }
 }
 
@@ -117,6 +133,7 @@ mod tests {
             seccomp: true,
             capabilities: true,
             capabilities_classified: true,
+            apparmor: true,
             containers: vec![ObservedContainer {
                 id: "web".into(),
                 seconds: 60,
@@ -128,6 +145,8 @@ mod tests {
                     checked("CAP_SYS_ADMIN", 0, 1),
                     checked("63", 1, 1),
                 ],
+                apparmor_seconds: 40,
+                apparmor: vec![DeniedAccess { what: "/etc/shadow".into(), ..DeniedAccess::default() }],
                 ..ObservedContainer::default()
             }],
         }
@@ -143,14 +162,16 @@ mod tests {
         assert_eq!((capabilities.seconds, capabilities.checks.len()), (50, 3));
         let calls = deeds.syscalls.unwrap();
         assert_eq!((calls.granted, calls.unused, calls.denied()), (Some(4), Some(2), 1));
+        let apparmor = deeds.apparmor.unwrap();
+        assert_eq!((apparmor.seconds, apparmor.denied.len()), (40, 1));
     }
 
     #[test]
     fn what_is_not_known_is_not_claimed() {
         assert_eq!(Deeds::of(&observed(), "db", None, None), None);
-        let none = Observed { syscalls: false, capabilities: false, ..observed() };
+        let none = Observed { syscalls: false, capabilities: false, apparmor: false, ..observed() };
         let deeds = Deeds::of(&none, "web", None, None).unwrap();
-        assert_eq!((deeds.capabilities, deeds.syscalls), (None, None));
+        assert_eq!((deeds.capabilities, deeds.syscalls, deeds.apparmor), (None, None, None));
         let calls = Deeds::of(&observed(), "web", None, None).unwrap().syscalls.unwrap();
         assert_eq!((calls.granted, calls.unused), (None, None));
         // All, as where there is no filter, are those that have names.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{CapSet, Label, NamespaceSet, PodRef, resources::Resources};
 
 pub use collect::collect;
-pub use deeds::{CallDeeds, CapabilityDeeds, Deeds};
+pub use deeds::{AppArmorDeeds, CallDeeds, CapabilityDeeds, Deeds};
 pub use details::{Mount, environment_names, mounts};
 pub use find::{FindError, Found, find};
 pub use judge::{host_mounts, judge, judge_host};

@@ -13,6 +13,8 @@ pub const AUDIT_CAPABILITIES: &str = "audit.capabilities";
 pub const AUDIT_SYSCALLS: &str = "audit.syscalls";
 /// The key that asks for the calls that seccomp refuses, and so for the former as well.
 pub const AUDIT_SECCOMP: &str = "audit.seccomp";
+/// The key that asks for what AppArmor denies.
+pub const AUDIT_APPARMOR: &str = "audit.apparmor";
 /// The program on the beginnings of single calls, and the tier that has it.
 pub const CALL_BEGINS: &str = "call_begins";
 pub const SINGLE_BEGINNINGS: &str = "tracepoint";
@@ -518,6 +520,14 @@ pub const FEATURES: &[Feature] = &[
                 lacks: LOOKS_LIKE_SUCCESS,
             },
         ],
+    },
+    Feature {
+        name: "apparmor_denials",
+        required: false,
+        asked_by: Some(AUDIT_APPARMOR),
+        without: "what AppArmor denies containers",
+        // No program: the kernel's own log, see audit_log.rs.
+        tiers: &[Tier { name: "audit_log", abilities: ability::CORE, probes: &[], lacks: "" }],
     },
 ];
 

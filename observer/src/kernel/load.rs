@@ -13,19 +13,20 @@ use aya::{
     util::nr_cpus,
 };
 use observer_common::{
-    AUDITED, CAPABILITY_KEYS, CHUNK, DENIAL_KEYS, EARLY_SLOTS, Host, NOTES, Offsets, STACKS, ability,
+    AUDITED, CAPABILITY_KEYS, CHUNK, DENIAL_KEYS, EARLY_SLOTS, Host, NOTES, NS_NET, Offsets, STACKS, ability,
 };
 
 use super::{
     KernelError,
     abilities::Abilities,
     attach::{Attacher, Attachment, Hook, LOOK_INSIDE, Probe, SWEEP},
+    audit_log::AuditLog,
     btf,
     calls::{Arming, CallTable},
     capabilities::CapabilityTable,
     features::{
-        AUDIT_CAPABILITIES, AUDIT_SECCOMP, AUDIT_SYSCALLS, CALL_BEGINS, CAPABILITIES_UNCLASSIFIED, FEATURES,
-        Feature, SINGLE_BEGINNINGS, Tier,
+        AUDIT_APPARMOR, AUDIT_CAPABILITIES, AUDIT_SECCOMP, AUDIT_SYSCALLS, CALL_BEGINS,
+        CAPABILITIES_UNCLASSIFIED, FEATURES, Feature, SINGLE_BEGINNINGS, Tier,
     },
     maps::{LossCounters, SlotTable},
     pretend::Pretend,
@@ -49,6 +50,8 @@ pub struct LoadOptions {
     pub audit_syscalls: bool,
     /// Count which of them seccomp refuses.
     pub audit_seccomp: bool,
+    /// Read what AppArmor denies.
+    pub audit_apparmor: bool,
 }
 
 impl LoadOptions {
@@ -59,6 +62,7 @@ impl LoadOptions {
             Some(AUDIT_CAPABILITIES) => self.audit_capabilities,
             Some(AUDIT_SYSCALLS) => self.audits_calls(),
             Some(AUDIT_SECCOMP) => self.audit_seccomp,
+            Some(AUDIT_APPARMOR) => self.audit_apparmor,
             Some(_) => false,
         }
     }
@@ -101,6 +105,7 @@ pub struct Kernel {
     _attached: Vec<Attachment>,
     /// The kernel empties this table when nobody holds it.
     _taken_over: Option<ProgramArray<MapData>>,
+    audit_log: Option<AuditLog>,
     pub features: Vec<FeatureStatus>,
     pub offsets: Offsets,
 }
@@ -156,7 +161,42 @@ impl Kernel {
         let over = bpf.take_map("OVER").and_then(|map| ProgramArray::try_from(map).ok());
         let attacher = Attacher::new(&mut bpf, &types, &options.pretend, &abilities);
         let (features, attached, over) = serve_all(attacher, over, &abilities, options);
-        Ok(Kernel { bpf, _taken_over: over, _attached: attached, features, offsets: fields.offsets })
+        let mut kernel = Kernel {
+            bpf,
+            _taken_over: over,
+            _attached: attached,
+            audit_log: None,
+            features,
+            offsets: fields.offsets,
+        };
+        kernel.open_audit_log();
+        Ok(kernel)
+    }
+
+    /// The one feature that no program serves: whether it can be had shows when the log is opened.
+    fn open_audit_log(&mut self) {
+        if self.tier(AUDIT_APPARMOR).is_none() {
+            return;
+        }
+        let host = self.host();
+        let opened = AuditLog::open().and_then(|log| {
+            // Where the host is not known, nothing speaks against it.
+            let deaf = host.ok().and_then(|host| log.is_deaf(host.inodes[NS_NET]));
+            deaf.map_or(Ok(log), Err)
+        });
+        let status = self.features.iter_mut().find(|it| it.feature.asked_by == Some(AUDIT_APPARMOR));
+        match (opened, status) {
+            (Ok(log), _) => self.audit_log = Some(log),
+            (Err(error), Some(status)) => {
+                status.refused.extend(status.tier.take().map(|tier| (tier, error)));
+            }
+            (Err(_), None) => {}
+        }
+    }
+
+    /// What AppArmor denies, as it comes; none if that is not asked for, or not to be had.
+    pub fn audit_log(&mut self) -> Option<AuditLog> {
+        self.audit_log.take()
     }
 
     /// Fails with the reason why the first required feature is not served.

@@ -2,6 +2,8 @@
 
 mod abilities;
 mod attach;
+mod audit_log;
+mod audit_record;
 mod btf;
 mod calls;
 mod capabilities;
@@ -15,6 +17,7 @@ mod tracefs;
 use std::{io, path::PathBuf};
 
 pub use attach::{Hook, Probe};
+pub use audit_log::AuditLog;
 pub use btf::VMLINUX;
 pub use calls::{Armed, CallTable};
 pub use capabilities::CapabilityTable;
@@ -44,6 +47,8 @@ pub enum KernelError {
     Probe { program: String, step: &'static str, hook: String, what: String },
     #[error("no tracefs at /sys/kernel/tracing, and none can be mounted: {0}")]
     Tracefs(io::Error),
+    #[error("the kernel's audit log cannot be {step}: {why}")]
+    AuditLog { step: &'static str, why: String },
     #[error("map {name}: {what}")]
     Map { name: &'static str, what: String },
     #[error("pid 1 was not found by walking up from this process: the host's namespaces are unknown")]

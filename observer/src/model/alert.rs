@@ -205,6 +205,30 @@ pub struct Evidence {
     /// Why events were lost, with the number of each.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub lost: std::collections::BTreeMap<String, u64>,
+    /// The AppArmor profile, or the stack of them, that denied it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// The profile's mode: `enforce`, or `kill`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// What AppArmor calls the attempt, such as `open`, `exec`, `capable`, `mount`, `ptrace`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// What AppArmor calls its kind, such as `file`, `cap`, `net`, `mount`; kernels before 6.0 do not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// What it was to: a path; of a socket, its family and type; of a signal or a resource limit, which one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What was asked for, such as `r`, `wc`, `send`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested: Option<String>,
+    /// What of it was denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denied: Option<String>,
+    /// The AppArmor label of whom it was to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     /// Events of this container that found no room and were folded into this alert.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub displaced: Option<u64>,

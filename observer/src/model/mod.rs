@@ -1,6 +1,7 @@
 //! Plain types that every stage shares. They know how to be written down, and nothing else.
 
 mod alert;
+mod apparmor;
 mod capability;
 mod container;
 mod declared;
@@ -21,6 +22,7 @@ pub use alert::{
     Alert, AlertState, Attribution, CapabilitiesEvidence, ChangeEvidence, ContainerRef, Evidence,
     LimitEvidence, MetadataMark, NamespaceView, PodRef, ProcessRef, SCHEMA as ALERT_SCHEMA,
 };
+pub use apparmor::{AppArmorRecord, AppArmorVerdict};
 pub use capability::{CAPABILITIES, CapError, CapSet, Capability, KNOWN_UP_TO, capability_label};
 pub use container::{CgroupPath, Container, ContainerKey, Metadata, Pod, Runtime, SeriesLabels, short};
 pub use declared::{
@@ -31,7 +33,7 @@ pub use event::{Detail, EventRecord, OutOfMemory, SCHEMA as EVENT_SCHEMA, Victim
 pub use identity::{fnv1a, uuid_v7};
 pub use label::{Confinement, Label, MAX_LABEL, Standing};
 pub use namespaces::{NamespaceSet, NsType, Tuple};
-pub use observed::{CheckedCapability, Checks, How, Observed, ObservedContainer, RefusedCall};
+pub use observed::{CheckedCapability, Checks, DeniedAccess, How, Observed, ObservedContainer, RefusedCall};
 pub use privileges::{Against, Gain, Privileges, SeenPrivileges};
 pub use process::{Ancestor, Process, ProcessKey, TICK_NS};
 pub use root_path::{PathSource, RootPath};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::AppArmorVerdict;
+
 /// What was kept, and of whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
@@ -13,6 +15,9 @@ pub struct Observed {
     pub capabilities: bool,
     /// Checks of capabilities that meant no use are told apart. If not, nothing is known to be used or denied.
     pub capabilities_classified: bool,
+    /// What AppArmor denies is read.
+    #[serde(default)]
+    pub apparmor: bool,
     pub containers: Vec<ObservedContainer>,
 }
 
@@ -30,6 +35,34 @@ pub struct ObservedContainer {
     #[serde(default)]
     pub capabilities_seconds: u64,
     pub capabilities: Vec<CheckedCapability>,
+    /// For how long what AppArmor denies has been read.
+    #[serde(default)]
+    pub apparmor_seconds: u64,
+    #[serde(default)]
+    pub apparmor: Vec<DeniedAccess>,
+}
+
+/// What AppArmor denied, or would have, as often as its records say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedAccess {
+    /// `allowed` by a profile in complain mode.
+    pub result: AppArmorVerdict,
+    pub operation: String,
+    /// A path, a capability, a socket, whose process; empty, as the profile, where there were too many to be told apart.
+    pub what: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub class: Option<String>,
+    pub profile: String,
+    /// What was denied the first time, such as `r`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub denied: Option<String>,
+    pub count: u64,
+    /// RFC 3339.
+    pub first: String,
+    pub last: String,
+    /// The process that was the first.
+    pub pid: u32,
+    pub comm: String,
 }
 
 /// A call that seccomp refused, or may have.

@@ -25,6 +25,11 @@ impl Clock {
         (boot_ns as i64).saturating_add(self.offset_ns)
     }
 
+    /// The kernel time of a Unix time, ns.
+    pub fn kernel_ns(&self, unix_ns: i64) -> u64 {
+        u64::try_from(unix_ns.saturating_sub(self.offset_ns)).unwrap_or(0)
+    }
+
     pub fn rfc3339(&self, boot_ns: u64) -> String {
         rfc3339(self.unix_ns(boot_ns))
     }
@@ -50,6 +55,8 @@ mod tests {
     #[test]
     fn times_have_nine_digits_and_end_in_z() {
         assert_eq!(rfc3339(1_764_000_000_000_000_001), "2025-11-24T16:00:00.000000001Z");
+        let clock = Clock { offset_ns: 1000 };
+        assert_eq!((clock.kernel_ns(clock.unix_ns(7)), clock.kernel_ns(999)), (7, 0));
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000000Z");
     }
 }

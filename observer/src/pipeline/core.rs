@@ -11,10 +11,13 @@ use crate::{
     config,
     decode::{DecodeError, Event, decode},
     detect::{self, Draft, Fold, Folded},
-    enrich::{CapabilityRefusal, DenialCount, Effect, Enricher, Fact, Finding, FirstUse, Snapshot, World},
+    enrich::{
+        Access, AccessCount, CapabilityRefusal, DenialCount, Effect, Enricher, Fact, Finding, FirstUse,
+        Snapshot, World,
+    },
     host::Host,
     limits::{ContainerResources, Engine, Round, rows},
-    model::{Alert, AlertState, Clock, EventRecord},
+    model::{Alert, AlertState, AppArmorRecord, Clock, ContainerKey, EventRecord},
 };
 
 /// What the clock brings.
@@ -46,6 +49,9 @@ pub struct Tick {
     /// Look at the labels of all container processes.
     #[serde(default)]
     pub labels: bool,
+    /// Records of the kernel's audit log that found no room.
+    #[serde(default)]
+    pub audit_log: u64,
 }
 
 #[cfg(test)]
@@ -64,6 +70,7 @@ impl Tick {
             capabilities: Vec::new(),
             called: Vec::new(),
             labels: false,
+            audit_log: 0,
         }
     }
 }
@@ -146,6 +153,17 @@ impl Core {
         self.alerts(findings)
     }
 
+    /// What AppArmor denied, after all events that came before it.
+    pub fn denied_access(&mut self, records: &[AppArmorRecord]) -> Vec<Alert> {
+        let findings = self.enricher.denied_access(records);
+        self.alerts(findings)
+    }
+
+    /// What AppArmor was counted to have denied living containers.
+    pub fn accesses(&self) -> &BTreeMap<ContainerKey, BTreeMap<Access, AccessCount>> {
+        self.enricher.accesses()
+    }
+
     /// What containers used when last looked at.
     pub fn resources(&self) -> Vec<ContainerResources> {
         rows(self.limits.last(), &self.enricher.world)
@@ -189,6 +207,7 @@ impl Core {
         findings.extend(self.enricher.capabilities_refused(&tick.capabilities));
         findings.extend(self.enricher.called(tick.now_ns, &tick.called));
         alerts.extend(self.alerts(findings));
+        self.enricher.forget_accesses();
         if tick.labels {
             self.enricher.begin_labels();
         }
@@ -214,7 +233,13 @@ impl Core {
     fn grown(&mut self, tick: &Tick) -> BTreeMap<String, u64> {
         let kernel = ALL_LOSSES.iter().map(|(loss, name)| (*name, tick.lost[*loss as usize]));
         let mut grown = BTreeMap::new();
-        for (name, now) in kernel.chain([("decode", tick.undecodable), ("skipped", tick.skipped)]) {
+        let own = [
+            ("decode", tick.undecodable),
+            ("skipped", tick.skipped),
+            ("audit_log", tick.audit_log),
+            ("unattributed", self.enricher.unattributed()),
+        ];
+        for (name, now) in kernel.chain(own) {
             let before = self.lost.insert(name, now).unwrap_or(0);
             if now > before {
                 grown.insert(name.to_owned(), now - before);
@@ -236,6 +261,11 @@ impl Core {
 
     pub fn take_effects(&mut self) -> Vec<Effect> {
         self.enricher.take_effects()
+    }
+
+    /// Denials of AppArmor whose process was not known.
+    pub fn unattributed(&self) -> u64 {
+        self.enricher.unattributed()
     }
 
     pub fn take_folded(&mut self) -> BTreeMap<&'static str, u64> {

@@ -1,22 +1,18 @@
 //! The live loop: one thread that waits for the rings and the clock, and never for a sink.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, os::fd::AsRawFd, path::PathBuf, sync::Arc, time::Duration};
 
 use observer_common::{CgroupKey, Loss, SlotInfo, verdict};
 
 use super::{
+    apparmor::{AppArmorAudit, ContainerAccesses},
     calls::{CallAudit, ContainerCalls},
     capabilities::{CapabilityAudit, ContainerChecks},
     core::{Core, Displaced, Tick},
     observed,
     record::{RecordError, Recorder, RecordingHost},
     resources::{Resources, WatchStatus},
+    wake::{StopSignal, epoll, wait_for},
 };
 use crate::{
     config,
@@ -66,6 +62,8 @@ pub trait Output {
     fn resources(&mut self, _containers: &[ContainerResources]) {}
     /// What is known of the calls of all living containers, if they are audited, about once a second.
     fn calls(&mut self, _containers: &[ContainerCalls]) {}
+    /// What AppArmor denied all living containers, if that is read, about once a second.
+    fn accesses(&mut self, _containers: &[ContainerAccesses]) {}
     /// About once a second.
     fn status(&mut self, status: &Status<'_>);
     /// False ends the loop.
@@ -83,34 +81,8 @@ pub struct Status<'a> {
     pub resources: Option<WatchStatus>,
     /// Bytes of the ordinary and of the priority ring read in one go, the most since the last time.
     pub ring_used: [u64; 2],
-}
-
-/// Wakes the loop to end it.
-#[derive(Clone, Debug)]
-pub struct StopSignal(Arc<OwnedFd>);
-
-impl StopSignal {
-    pub fn new() -> io::Result<Self> {
-        // SAFETY: no preconditions; the result is checked.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor that nothing else owns.
-        Ok(StopSignal(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
-    }
-
-    pub fn stop(&self) {
-        let one = 1u64;
-        // SAFETY: eight readable bytes; an eventfd takes them or is already set.
-        unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
-    }
-
-    fn is_set(&self) -> bool {
-        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid entry, no waiting.
-        unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
-    }
+    /// Denials of AppArmor whose process was not known.
+    pub unattributed: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -138,6 +110,7 @@ pub struct Live {
     losses: LossCounters,
     capabilities: Option<CapabilityAudit>,
     calls: Option<CallAudit>,
+    apparmor: Option<AppArmorAudit>,
     core: Core,
     host: Box<dyn Host>,
     recorder: Option<Recorder>,
@@ -192,6 +165,7 @@ impl Live {
         let calls = kernel
             .calls()?
             .map(|table| CallAudit::new(table, options.roots.clone(), options.first_use_after));
+        let apparmor = kernel.audit_log().map(|log| AppArmorAudit::new(log, since_ns));
         let skipped = kernel.skipped()?;
         let rings = kernel.rings()?;
         let hierarchies =
@@ -236,6 +210,7 @@ impl Live {
             losses,
             capabilities,
             calls,
+            apparmor,
             core,
             host,
             recorder,
@@ -267,10 +242,12 @@ impl Live {
             (self.rings.priority.as_raw_fd(), 0),
             // Edge-triggered: woken by the kernel side's own wake-ups only, not by every event that is there.
             (self.rings.events.as_raw_fd(), libc::EPOLLET as u32),
-            (stop.0.as_raw_fd(), 0),
+            (stop.as_raw_fd(), 0),
         ];
         // Edge-triggered as well: while the watcher puts something in, there is nothing to take.
         wake.extend(self.resources.as_ref().map(|resources| (resources.fd(), libc::EPOLLET as u32)));
+        // The same: how much of it is read at once is bounded.
+        wake.extend(self.apparmor.as_ref().map(|log| (log.as_raw_fd(), libc::EPOLLET as u32)));
         let epoll = epoll(&wake).map_err(LiveError::Wait)?;
         for alert in std::mem::take(&mut self.started) {
             output.alert(Arc::new(alert), 0);
@@ -295,6 +272,7 @@ impl Live {
                 output.answer_observed(self.observed());
             }
             self.take_round(output);
+            self.take_denied_access(output);
             let now = Clock::boot_ns();
             if self.core.next_deadline().is_some_and(|deadline| deadline <= now) {
                 if let Some(recorder) = &self.recorder {
@@ -325,6 +303,7 @@ impl Live {
         let last = Clock::boot_ns() + TICK_NS;
         while !self.drain(output) && Clock::boot_ns() < last {}
         output.rings_read();
+        self.take_denied_access(output);
         self.tick(Clock::boot_ns(), false, false, output)?;
         let alerts = self.core.finish();
         send(output, alerts, Clock::boot_ns());
@@ -357,7 +336,11 @@ impl Live {
                 last_inodes: budget.last_inodes,
             })
             .collect();
-        let (undecodable, skipped) = (self.undecodable, self.skipped.count());
+        let (mut undecodable, skipped, mut audit_log) = (self.undecodable, self.skipped.count(), 0);
+        if let Some(apparmor) = &mut self.apparmor {
+            undecodable += apparmor.undecodable();
+            audit_log = apparmor.lost();
+        }
         let (denied, called) = match &mut self.calls {
             Some(calls) => {
                 calls.learn(self.core.world(), &mut self.kernel, now_ns)?;
@@ -383,6 +366,7 @@ impl Live {
             capabilities,
             called,
             labels,
+            audit_log,
         };
         if let Some(recorder) = &self.recorder {
             recorder.tick(&tick);
@@ -398,6 +382,9 @@ impl Live {
         if let Some(calls) = &mut self.calls {
             output.calls(&calls.read(self.core.world()));
         }
+        if let Some(apparmor) = &self.apparmor {
+            output.accesses(&apparmor.all(self.core.world(), self.core.accesses()));
+        }
         let version = self.core.world().version;
         if std::mem::take(&mut self.sampled) || std::mem::replace(&mut self.shown, version) != version {
             output.resources(&self.core.resources());
@@ -407,6 +394,7 @@ impl Live {
             folded: self.core.take_folded(),
             resources: self.resources.as_ref().map(Resources::status),
             ring_used,
+            unattributed: self.core.unattributed(),
         });
         Ok(())
     }
@@ -426,12 +414,26 @@ impl Live {
         send(output, alerts, since_ns);
     }
 
+    /// What AppArmor denied, after the rings have been read: they hold the processes that it tells of.
+    fn take_denied_access(&mut self, output: &mut impl Output) {
+        let Some(apparmor) = &mut self.apparmor else { return };
+        let records = apparmor.take(Clock::boot_ns());
+        let Some(first) = records.first() else { return };
+        if let Some(recorder) = &self.recorder {
+            recorder.denied_access(&records);
+        }
+        let since_ns = first.time_ns;
+        let alerts = self.core.denied_access(&records);
+        send(output, alerts, since_ns);
+    }
+
     /// What is known now of what containers do.
     fn observed(&mut self) -> Observed {
         let (world, now_ns) = (self.core.world(), Clock::boot_ns());
         let checks = self.capabilities.as_mut().map(|audit| (audit.classified(), audit.all(world)));
         let calls = self.calls.as_mut().map(|audit| (audit.counts_denials(), audit.read(world)));
-        observed::put_together(checks, calls, now_ns, &Clock::now())
+        let accesses = self.apparmor.as_ref().map(|log| log.all(self.core.world(), self.core.accesses()));
+        observed::put_together(checks, calls, accesses, now_ns, &Clock::now())
     }
 
     /// Reads both rings until they are empty, or for so long that the clock must be looked at: a flood fills them as
@@ -582,35 +584,4 @@ fn take(arena: &mut Vec<u8>, frames: &mut Vec<(u64, usize, usize)>, frame: &[u8]
     let time = frame.get(8..16).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes);
     frames.push((time, arena.len(), frame.len()));
     arena.extend_from_slice(frame);
-}
-
-fn epoll(fds: &[(RawFd, u32)]) -> io::Result<OwnedFd> {
-    // SAFETY: no preconditions; the result is checked.
-    let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-    if epoll < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor that nothing else owns.
-    let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
-    for (fd, extra) in fds {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32 | extra, u64: *fd as u64 };
-        // SAFETY: both descriptors are open, `event` is valid.
-        if unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, *fd, &raw mut event) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(epoll)
-}
-
-fn wait_for(epoll: &OwnedFd, milliseconds: i32) -> io::Result<()> {
-    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
-    // SAFETY: room for four events.
-    let got = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), 4, milliseconds) };
-    if got < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-    Ok(())
 }

@@ -5,22 +5,24 @@ use std::collections::BTreeMap;
 use observer_common::{Denial, verdict};
 
 use super::{
-    ContainerCalls, ContainerChecks,
+    ContainerAccesses, ContainerCalls, ContainerChecks,
     capabilities::{CheckCount, CheckSight},
 };
 use crate::{
     decode::text,
+    enrich::{Access, AccessCount},
     model::{
-        CheckedCapability, Checks, Clock, How, Observed, ObservedContainer, RefusedCall, capability_label,
-        syscall,
+        CheckedCapability, Checks, Clock, DeniedAccess, How, Observed, ObservedContainer, RefusedCall,
+        capability_label, syscall,
     },
 };
 
 /// `checks` and `calls` as far as they are audited, each with how much is known of them: whether checks are classified,
-/// whether refusals are counted.
+/// whether refusals are counted. `accesses` if denials of AppArmor are read.
 pub fn put_together(
     checks: Option<(bool, Vec<ContainerChecks>)>,
     calls: Option<(bool, Vec<ContainerCalls>)>,
+    accesses: Option<Vec<ContainerAccesses>>,
     now_ns: u64,
     clock: &Clock,
 ) -> Observed {
@@ -29,6 +31,7 @@ pub fn put_together(
         seccomp: calls.as_ref().is_some_and(|(seccomp, _)| *seccomp),
         capabilities: checks.is_some(),
         capabilities_classified: checks.as_ref().is_some_and(|(classified, _)| *classified),
+        apparmor: accesses.is_some(),
         containers: Vec::new(),
     };
     let mut containers: BTreeMap<String, ObservedContainer> = BTreeMap::new();
@@ -46,6 +49,12 @@ pub fn put_together(
         container.capabilities_seconds = now_ns.saturating_sub(checks.since_ns) / 1_000_000_000;
         container.capabilities =
             checks.checks.iter().map(|(number, count)| checked(*number, count, clock)).collect();
+    }
+    for accesses in accesses.into_iter().flatten() {
+        let container = entry(&mut containers, &accesses.id);
+        container.apparmor_seconds = now_ns.saturating_sub(accesses.since_ns) / 1_000_000_000;
+        container.apparmor =
+            accesses.accesses.iter().map(|(access, count)| denied(access, count, clock)).collect();
     }
     observed.containers = containers.into_values().collect();
     observed
@@ -75,6 +84,22 @@ fn refused_call(nr: u32, verdict: u32, denial: &Denial, clock: &Clock) -> Refuse
     }
 }
 
+fn denied(access: &Access, count: &AccessCount, clock: &Clock) -> DeniedAccess {
+    DeniedAccess {
+        result: access.verdict,
+        operation: access.operation.clone(),
+        what: access.what.clone(),
+        class: count.class.clone(),
+        profile: access.profile.clone(),
+        denied: count.denied.clone(),
+        count: count.count,
+        first: clock.rfc3339(count.first_ns),
+        last: clock.rfc3339(count.last_ns),
+        pid: count.pid,
+        comm: count.comm.clone(),
+    }
+}
+
 fn checked(number: u32, count: &CheckCount, clock: &Clock) -> CheckedCapability {
     let seen = |sight: &CheckSight| Checks {
         first: clock.rfc3339(sight.first_ns),
@@ -95,6 +120,7 @@ fn checked(number: u32, count: &CheckCount, clock: &Clock) -> CheckedCapability 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::AppArmorVerdict;
 
     fn calls(id: &str) -> ContainerCalls {
         let denial = Denial {
@@ -136,9 +162,30 @@ mod tests {
             checks: [(0, count)].into(),
         };
         let clock = Clock::now();
+        let access = Access {
+            verdict: AppArmorVerdict::Denied,
+            operation: "open".into(),
+            what: "/etc/shadow".into(),
+            profile: "web".into(),
+        };
+        let count = AccessCount {
+            count: 4,
+            first_ns: 1_000_000_000,
+            last_ns: 2_000_000_000,
+            ..AccessCount::default()
+        };
+        let accesses = ContainerAccesses {
+            id: "b".into(),
+            name: String::new(),
+            pod: String::new(),
+            namespace: String::new(),
+            since_ns: 31_000_000_000,
+            accesses: [(access, count)].into(),
+        };
         let observed = put_together(
             Some((true, vec![checks])),
             Some((true, vec![calls("b"), calls("a")])),
+            Some(vec![accesses]),
             61_000_000_000,
             &clock,
         );
@@ -154,12 +201,17 @@ mod tests {
         assert_eq!((grants.pid, grants.comm.as_str(), grants.user_namespace), (9, "chown", 4026531837));
         assert!(grants.first < grants.last && checked.denials.is_none());
         assert_eq!(b.capabilities_seconds, 60);
-        assert!(observed.syscalls && observed.seccomp && observed.capabilities);
+        assert_eq!(
+            (b.apparmor_seconds, b.apparmor[0].count, b.apparmor[0].what.as_str()),
+            (30, 4, "/etc/shadow")
+        );
+        assert!(b.apparmor[0].first < b.apparmor[0].last && a.apparmor.is_empty());
+        assert!(observed.syscalls && observed.seccomp && observed.capabilities && observed.apparmor);
     }
 
     #[test]
     fn what_is_not_audited_is_not_claimed() {
-        let observed = put_together(None, Some((false, vec![])), 0, &Clock::now());
+        let observed = put_together(None, Some((false, vec![])), None, 0, &Clock::now());
         let expected = Observed { syscalls: true, ..Observed::default() };
         assert_eq!(observed, expected);
     }

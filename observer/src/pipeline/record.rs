@@ -20,7 +20,7 @@ use crate::{
     enrich::Snapshot,
     host::{Host, RuntimeFacts},
     limits::Round,
-    model::{Alert, Clock, Label},
+    model::{Alert, AppArmorRecord, Clock, Label},
 };
 
 /// Names the format; the last byte is its version.
@@ -39,6 +39,7 @@ const END: u8 = 8;
 const CGROUP: u8 = 9;
 const ROUND: u8 = 10;
 const LABELS: u8 = 11;
+const APPARMOR: u8 = 12;
 
 /// Why a recording cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +134,10 @@ impl Recorder {
 
     pub fn round(&self, round: &Round) {
         self.json(ROUND, round);
+    }
+
+    pub fn denied_access(&self, records: &[AppArmorRecord]) {
+        self.json(APPARMOR, &records);
     }
 
     pub fn expire(&self, now_ns: u64) {
@@ -354,6 +359,10 @@ impl Replay {
                 (ROUND, Some(core)) => {
                     let round: Round = self.reader.borrow().parse(at, &payload)?;
                     core.round(round)
+                }
+                (APPARMOR, Some(core)) => {
+                    let records: Vec<AppArmorRecord> = self.reader.borrow().parse(at, &payload)?;
+                    core.denied_access(&records)
                 }
                 (END, Some(core)) => {
                     core.finish().into_iter().for_each(alert);

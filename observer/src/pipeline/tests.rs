@@ -1,6 +1,7 @@
 //! A made-up recording, from a container's birth to its process's escape: the alerts are checked, and that each replay
 //! gives the same bytes. Needs no privileges.
 
+mod apparmor;
 mod capabilities;
 
 use std::{path::PathBuf, sync::atomic::AtomicU32};

@@ -79,6 +79,9 @@ fn evidence(alert: &Alert) -> String {
         ("call", &evidence.syscall),
         ("refused with", &evidence.errno),
         ("root", &evidence.root),
+        // The message has the rest.
+        ("mode", &evidence.mode),
+        ("requested", &evidence.requested),
     ] {
         // A door that is the call itself would be said twice.
         if let Some(value) = value

@@ -8,12 +8,15 @@ use super::{
     words,
 };
 use crate::{
-    inventory::{CallDeeds, CapabilityDeeds, Deeds},
-    model::{How, Severity},
+    inventory::{AppArmorDeeds, CallDeeds, CapabilityDeeds, Deeds},
+    model::{AppArmorVerdict, DeniedAccess, How, Severity},
 };
 
 /// Characters of a name that a program has given itself.
 const COMM: usize = 16;
+/// Of a path, and of a profile's name.
+const WHAT: usize = 64;
+const PROFILE: usize = 32;
 
 pub fn deeds(deeds: &Deeds, surface: Surface) -> String {
     let strong = surface.colours.strong();
@@ -27,6 +30,11 @@ pub fn deeds(deeds: &Deeds, surface: Surface) -> String {
         let _ =
             writeln!(text, "\n{strong}System calls{strong:#}, observed for {}", words::age(deeds.seconds));
         table_of_calls(calls, surface, &mut text);
+    }
+    if let Some(apparmor) = &deeds.apparmor {
+        let age = words::age(apparmor.seconds);
+        let _ = writeln!(text, "\n{strong}AppArmor{strong:#}, observed for {age}");
+        table_of_denials(apparmor, surface, &mut text);
     }
     text
 }
@@ -146,6 +154,46 @@ fn table_of_calls(deeds: &CallDeeds, surface: Surface, text: &mut String) {
     text.push_str(&table.render(surface));
 }
 
+fn table_of_denials(deeds: &AppArmorDeeds, surface: Surface, text: &mut String) {
+    let mut table = Table::new([
+        Column::left("RESULT"),
+        Column::left("OPERATION"),
+        Column::left("WHAT"),
+        Column::left("MASK"),
+        Column::right("COUNT"),
+        Column::left("FIRST"),
+        Column::left("LAST"),
+        Column::left("FIRST BY"),
+        Column::left("PROFILE"),
+    ]);
+    for denied in &deeds.denied {
+        let result = denied.result.words();
+        table.row([
+            match denied.result {
+                AppArmorVerdict::Allowed => Cell::faint(result),
+                AppArmorVerdict::Denied => Cell::severity(result, Severity::Notice),
+                AppArmorVerdict::Killed => Cell::severity(result, Severity::Warning),
+            },
+            Untrusted(&denied.operation, WHAT).to_string().into(),
+            what(denied).into(),
+            Untrusted(denied.denied.as_deref().unwrap_or_default(), COMM).to_string().into(),
+            denied.count.to_string().into(),
+            denied.first.as_str().into(),
+            denied.last.as_str().into(),
+            format!("{} (pid {})", Untrusted(&denied.comm, COMM), denied.pid).into(),
+            Untrusted(&denied.profile, PROFILE).to_string().into(),
+        ]);
+    }
+    text.push_str(&if table.is_empty() { "nothing denied\n".to_owned() } else { table.render(surface) });
+}
+
+fn what(denied: &DeniedAccess) -> String {
+    match (denied.what.as_str(), denied.profile.as_str()) {
+        ("", "") => "others".to_owned(),
+        (what, _) => Untrusted(what, WHAT).to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +222,19 @@ mod tests {
             }),
             ..CheckedCapability::default()
         };
+        let denied = |result, what: &str, count| DeniedAccess {
+            result,
+            operation: "open".into(),
+            what: what.into(),
+            profile: if what.is_empty() { String::new() } else { "web".into() },
+            denied: Some("r".into()),
+            count,
+            first: "2026-01-02T03:04:05Z".into(),
+            last: "2026-01-02T03:04:06Z".into(),
+            pid: 9,
+            comm: "c\x1b[2J".into(),
+            ..DeniedAccess::default()
+        };
         let all = Deeds {
             seconds: 7200,
             capabilities: Some(CapabilityDeeds {
@@ -191,6 +252,14 @@ mod tests {
                 refused: vec![refused],
                 refusals_counted: true,
                 unused: Some(298),
+            }),
+            apparmor: Some(AppArmorDeeds {
+                seconds: 60,
+                denied: vec![
+                    denied(AppArmorVerdict::Denied, "/etc/\x1b[2J", 3),
+                    denied(AppArmorVerdict::Allowed, "/b", 1),
+                    denied(AppArmorVerdict::Denied, "", 900),
+                ],
             }),
         };
         assert_eq!(
@@ -212,9 +281,16 @@ mod tests {
              mount    denied  EPERM      3  2026-01-02T03:04:05Z  a\\x1b[2J (pid 7)\n\
              \n\
              USED\n\
-             close read\n"
+             close read\n\
+             \nAppArmor, observed for 1m\n\
+             RESULT   OPERATION  WHAT          MASK  COUNT  FIRST                 LAST                  FIRST BY          PROFILE\n\
+             denied   open       /etc/\\x1b[2J  r         3  2026-01-02T03:04:05Z  2026-01-02T03:04:06Z  c\\x1b[2J (pid 9)  web\n\
+             allowed  open       /b            r         1  2026-01-02T03:04:05Z  2026-01-02T03:04:06Z  c\\x1b[2J (pid 9)  web\n\
+             denied   open       others        r       900  2026-01-02T03:04:05Z  2026-01-02T03:04:06Z  c\\x1b[2J (pid 9)  -\n"
         );
-        let nothing = Deeds { seconds: 0, capabilities: None, syscalls: None };
+        let nothing = Deeds { seconds: 0, capabilities: None, syscalls: None, apparmor: None };
         assert_eq!(deeds(&nothing, Surface::PLAIN), "");
+        let none = Deeds { apparmor: Some(AppArmorDeeds { seconds: 60, denied: vec![] }), ..nothing };
+        assert_eq!(deeds(&none, Surface::PLAIN), "\nAppArmor, observed for 1m\nnothing denied\n");
     }
 }

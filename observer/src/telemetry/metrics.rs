@@ -1,9 +1,10 @@
 //! Metrics. Every family stands in a table, from which it is exposed and docs/metrics.md is made: the agent's own here, those that
-//! belong to containers in `calls`, `capabilities` and `resources`.
+//! belong to containers in `apparmor`, `calls`, `capabilities` and `resources`.
 //!
 //! Label values come from closed lists (kinds, reasons, rules, sinks, hooks), so that no attacker can make series. Those of
 //! containers go with them, and there is a ceiling (`containers`).
 
+mod apparmor;
 mod calls;
 mod capabilities;
 mod containers;
@@ -20,6 +21,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use apparmor::AppArmorSeries;
 pub use calls::CallSeries;
 pub use capabilities::CapabilitySeries;
 pub use resources::ResourceSeries;
@@ -110,7 +112,7 @@ families! {
     events: IntCounterVec = "observer_events_total", ["kind"],
         "Events that came from the kernel and were decoded, by kind.";
     lost: IntCounterVec = "observer_events_lost_total", ["reason"],
-        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing, or a check of a capability or a denial was not counted), decode (a frame that was not understood), skipped (a program that the kernel did not run because it was already running on that CPU), sink (an alert that standard output did not take in time).";
+        "Events lost, by reason: ring_full and priority_ring_full (no room in the ring), nested (a program interrupted by another on its CPU), table_full (a mark in the kernel may be missing, or a check of a capability or a denial was not counted), decode (a frame, or a record of the audit log, that was not understood), skipped (a program that the kernel did not run because it was already running on that CPU), sink (an alert that standard output did not take in time), audit_log (records of the kernel's audit log that found no room) and unattributed (denials of AppArmor whose process was not known).";
     alerts: IntCounterVec = "observer_alerts_total", ["rule", "severity"],
         "Alerts given to the sinks, by rule and severity.";
     alerts_folded: IntCounterVec = "observer_alerts_folded_total", ["rule"],
@@ -188,23 +190,28 @@ fn missed(counts: &Counts) -> [(&'static str, u64); 4] {
 pub fn families() -> impl Iterator<Item = &'static Family> {
     let capabilities = capabilities::FAMILIES.iter().map(|it| &it.family);
     let calls = calls::FAMILIES.iter().map(|it| &it.family);
+    let apparmor = apparmor::FAMILIES.iter().map(|it| &it.family);
     let resources = resources::FAMILIES.iter().map(|it| &it.family);
-    FAMILIES.iter().chain(capabilities).chain(calls).chain(resources)
+    FAMILIES.iter().chain(capabilities).chain(calls).chain(apparmor).chain(resources)
 }
 
 /// Why events are lost on this side of the rings.
 const DECODE: &str = "decode";
 const SKIPPED: &str = "skipped";
 const SINK: &str = "sink";
+const AUDIT_LOG: &str = "audit_log";
+const UNATTRIBUTED: &str = "unattributed";
 
 /// Every reason for a loss, the kernel side's first; all of them exist from the start.
-pub fn loss_reasons() -> [&'static str; LOSSES + 3] {
-    let mut reasons = [DECODE; LOSSES + 3];
+pub fn loss_reasons() -> [&'static str; LOSSES + 5] {
+    let mut reasons = [DECODE; LOSSES + 5];
     for (place, (_, name)) in reasons.iter_mut().zip(ALL_LOSSES) {
         *place = name;
     }
     reasons[LOSSES + 1] = SKIPPED;
     reasons[LOSSES + 2] = SINK;
+    reasons[LOSSES + 3] = AUDIT_LOG;
+    reasons[LOSSES + 4] = UNATTRIBUTED;
     reasons
 }
 
@@ -243,10 +250,11 @@ struct Inner {
     families: Families,
     /// Looked up once: they are touched for every event.
     events: [(&'static str, IntCounter); KINDS - 1],
-    lost: [(&'static str, IntCounter); LOSSES + 3],
+    lost: [(&'static str, IntCounter); LOSSES + 5],
     boot_time: Option<f64>,
     capabilities: Latest<capabilities::Checks>,
     calls: Latest<calls::Calls>,
+    apparmor: Latest<apparmor::Accesses>,
     resources: Latest<Resources>,
 }
 
@@ -305,6 +313,7 @@ impl Metrics {
                 boot_time: process::boot_time(),
                 capabilities: Latest::default(),
                 calls: Latest::default(),
+                apparmor: Latest::default(),
                 resources: Latest::default(),
             }),
         }
@@ -430,13 +439,15 @@ impl Metrics {
             Err(error) => super::log::debug!("cannot read /proc/self for the metrics", error),
         }
         let (capabilities, calls) = (self.inner.capabilities.get(), self.inner.calls.get());
-        let resources = self.inner.resources.get();
+        let (apparmor, resources) = (self.inner.apparmor.get(), self.inner.resources.get());
         // Not the sum: a container that several tables leave out is one.
-        let dropped = capabilities.dropped().max(calls.dropped()).max(resources.dropped());
+        let dropped =
+            capabilities.dropped().max(calls.dropped()).max(apparmor.dropped()).max(resources.dropped());
         families.container_series_dropped.set(clamped(dropped as u64));
         let of_containers = [
             capabilities.text(capabilities::FAMILIES),
             calls.text(calls::FAMILIES),
+            apparmor.text(apparmor::FAMILIES),
             resources.text(resources::FAMILIES),
         ];
         let length: usize = of_containers.iter().map(|text| text.len()).sum();

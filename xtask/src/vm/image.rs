@@ -12,8 +12,8 @@ use std::{
 /// What the tests start, or put into their containers. Not docker, containerd, systemd and bpftrace: those are tried on
 /// the machine that one has, and would make the image several times as large. A test that needs them says that it is
 /// skipped.
-const PROGRAMS: [&str; 7] =
-    ["runc", "bwrap", "stress-ng", "nsenter", "unshare", "setpriv", "apparmor_parser"];
+const PROGRAMS: [&str; 8] =
+    ["runc", "bwrap", "stress-ng", "nsenter", "unshare", "setpriv", "apparmor_parser", "capable"];
 
 /// The first process: moves from the initramfs, on which no runtime can pivot_root, to a tmpfs.
 const INIT: &str = include_str!("init.sh");

@@ -51,7 +51,7 @@ export OBSERVER_LIVE_DEBUGGER=/dev/ttyS1
 observer check >/dev/ttyS2 2>&1
 if [ "$report" = yes ]; then
   # With everything that can be asked for: the record is about what the kernel allows.
-  echo 'audit: {capabilities: true, syscalls: true, seccomp: true}' >/tmp/everything.yaml
+  echo 'audit: {capabilities: true, syscalls: true, seccomp: true, apparmor: true}' >/tmp/everything.yaml
   observer check --json --config /tmp/everything.yaml >/dev/ttyS3 2>/dev/null
 fi
 if [ "$tests" != none ]; then

@@ -16,6 +16,7 @@ fn show_a_container(metrics: &Metrics, classified: bool) {
     }];
     CapabilitySeries::new(1).show(metrics, &checks, classified);
     CallSeries::new(1).show(metrics, &[calls::example("c")]);
+    AppArmorSeries::new(1).show(metrics, &[apparmor::example("c")]);
     ResourceSeries::new(1).show(metrics, &[resources::example("c")]);
 }
 
@@ -50,7 +51,17 @@ fn every_family_of_the_table_is_exposed() {
 #[test]
 fn known_series_start_at_zero() {
     let text = Metrics::new().expose(false);
-    for reason in ["ring_full", "priority_ring_full", "nested", "table_full", "decode", "skipped", "sink"] {
+    for reason in [
+        "ring_full",
+        "priority_ring_full",
+        "nested",
+        "table_full",
+        "decode",
+        "skipped",
+        "sink",
+        "audit_log",
+        "unattributed",
+    ] {
         assert_eq!(value(&text, &format!("observer_events_lost_total{{reason=\"{reason}\"}}")), Some(0.0));
     }
     assert_eq!(value(&text, "observer_events_total{kind=\"pivot_root\"}"), Some(0.0));
