@@ -7,7 +7,7 @@ use observer_live::capable::{Capable, Checks};
 use observer_live::lab::{Lab, skipped};
 use observer_live::rootfs::UTIL_LINUX;
 use observer_live::runc::Container;
-use observer_live::spec::{ALL_CAPS, Spec};
+use observer_live::spec::Spec;
 use observer_live::{cgroup, docker, host, pace, wait};
 use serde_json::Value;
 use std::time::Duration;
@@ -235,7 +235,7 @@ fn another_witness_saw_the_same_checks() {
         agent.finish();
         return;
     }
-    let container = lab.container(Spec::new("witnessed").caps(&ALL_CAPS));
+    let container = lab.container(Spec::new("witnessed").all_caps());
     let dir = cgroup::mount_point("").expect("v2").join(container.cgroup_path().trim_start_matches('/'));
     let Some(mut witness) = Capable::start(&dir) else {
         agent.finish();
