@@ -22,8 +22,8 @@ pub const DEFAULT_CAPS: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-/// All that a kernel of 5.9 and later has.
-pub const ALL_CAPS: [&str; 41] = [
+/// All that a kernel of 5.9 and later has, by their numbers.
+const ALL_CAPS: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -129,6 +129,17 @@ impl Spec {
     /// More capabilities than docker's default ones.
     pub fn caps(mut self, caps: &[&str]) -> Self {
         self.caps.extend(caps.iter().map(|cap| (*cap).to_owned()));
+        self
+    }
+
+    /// All capabilities that this process may pass on: that is all there are, but where it was started without some.
+    pub fn all_caps(mut self) -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").expect("our own status");
+        let bounding =
+            status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("our own bounding set");
+        let bounding = u64::from_str_radix(bounding.trim(), 16).expect("a mask");
+        let ours = ALL_CAPS.iter().enumerate().filter(|(number, _)| bounding >> number & 1 != 0);
+        self.caps = ours.map(|(_, cap)| (*cap).to_owned()).collect();
         self
     }
 

@@ -81,16 +81,16 @@ impl AuditLog {
         (own != u64::from(host)).then(|| KernelError::Unable(why.into()))
     }
 
-    /// The next records, `most` at the most, without waiting. False if there are none left.
-    pub fn read(&mut self, most: usize, clock: &Clock, mut take: impl FnMut(AppArmorRecord)) -> bool {
-        for _ in 0..most {
+    /// The next messages, `most` at the most, without waiting. How many there were.
+    pub fn read(&mut self, most: usize, clock: &Clock, mut take: impl FnMut(AppArmorRecord)) -> usize {
+        for read in 0..most {
             let (length, sender) =
                 match recvfrom(&self.socket, &mut self.buffer, RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
                     Ok((_, length, sender)) => (length, sender),
                     Err(rustix::io::Errno::INTR) => continue,
                     // There was no room for some: the socket counts them.
                     Err(rustix::io::Errno::NOBUFS) => continue,
-                    Err(_) => return false,
+                    Err(_) => return read,
                 };
             // From a process, and not from the kernel: whoever may do that is no witness.
             let is_kernel = sender
@@ -104,7 +104,7 @@ impl AuditLog {
                 None | Some(Err(_)) => self.undecodable += 1,
             }
         }
-        true
+        most
     }
 
     /// Records that were not understood.
@@ -213,7 +213,7 @@ mod tests {
     fn the_log_is_joined_or_it_is_said_why_not() {
         match AuditLog::join() {
             Ok(mut log) => {
-                assert!(!log.read(16, &Clock::now(), |record| panic!("{record:?}")));
+                assert_eq!(log.read(16, &Clock::now(), |record| panic!("{record:?}")), 0);
                 assert_eq!((log.lost(), log.undecodable()), (0, 0));
                 let own = std::fs::metadata("/proc/self/ns/net").expect("our own").ino();
                 assert!(log.is_deaf(own as u32).is_none());

@@ -50,12 +50,8 @@ impl AppArmorAudit {
             (self.window, self.spent) = (window, 0);
         }
         let mut records: Vec<AppArmorRecord> = Vec::new();
-        let (clock, mut read) = (Clock::now(), 0);
-        self.log.read(IN_A_WINDOW - self.spent, &clock, |record| {
-            read += 1;
-            fold(&mut records, record);
-        });
-        self.spent = (self.spent + read).min(IN_A_WINDOW);
+        let left = IN_A_WINDOW - self.spent;
+        self.spent += self.log.read(left, &Clock::now(), |record| fold(&mut records, record));
         records
     }
 

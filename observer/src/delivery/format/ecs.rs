@@ -16,7 +16,7 @@ pub fn document(alert: &Alert) -> Value {
     };
     let event_type = match alert.state {
         Some(AlertState::Resolved) => "end",
-        _ if alert.evidence.errno.is_some() => "denied",
+        _ if alert.evidence.errno.is_some() || alert.evidence.mode.is_some() => "denied",
         _ => "info",
     };
     let mut object = Map::new();
