@@ -8,7 +8,7 @@ use std::{
 use crate::{
     enrich::{Access, AccessCount, World},
     kernel::AuditLog,
-    model::{AppArmorRecord, Clock, ContainerKey},
+    model::{AppArmorRecord, Clock, ContainerKey, SeriesLabels},
 };
 
 /// Records in [`WINDOW_NS`]: a container may ask for what it is denied as fast as it can, and what is beyond waits in the socket, or
@@ -20,7 +20,7 @@ const WINDOW_NS: u64 = 20_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerAccesses {
     pub id: String,
-    /// Empty if it has none, or none is known.
+    /// As [`SeriesLabels`] has it.
     pub name: String,
     /// Empty without a pod.
     pub pod: String,
@@ -72,12 +72,12 @@ impl AppArmorAudit {
     ) -> Vec<ContainerAccesses> {
         let living = world.containers.values().filter(|container| container.processes > 0);
         let named = living.map(|container| {
-            let pod = container.pod.clone().unwrap_or_default();
+            let SeriesLabels { name, pod, namespace } = container.series_labels();
             ContainerAccesses {
                 id: container.id.clone(),
-                name: container.name.clone().unwrap_or_default(),
-                pod: pod.name,
-                namespace: pod.namespace,
+                name,
+                pod,
+                namespace,
                 since_ns: self.since_ns.max(container.created_ns),
                 accesses: counted.get(&container.key).cloned().unwrap_or_default(),
             }
