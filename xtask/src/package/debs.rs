@@ -9,7 +9,7 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 pub struct Debs {
@@ -54,7 +54,7 @@ fn cargo_deb(name: &str, version: Option<&str>) -> Result<PathBuf> {
     if let Some(version) = version {
         command.args(["--deb-version", version]);
     }
-    step("the package", &mut command)?;
+    step("the package", command.stdout(Stdio::null()))?;
     Ok(deb)
 }
 
@@ -74,7 +74,7 @@ fn with_another_default(deb: &Path, version: &str) -> Result<PathBuf> {
     let third = super::dir().join("third.deb");
     let mut pack = Command::new("dpkg-deb");
     pack.args(["--root-owner-group", "-Znone", "--build"]).arg(&tree).arg(&third);
-    step("packing it", pack.stdout(std::process::Stdio::null()))?;
+    step("packing it", pack.stdout(Stdio::null()))?;
     fs::remove_dir_all(&tree)?;
     Ok(third)
 }

@@ -91,6 +91,9 @@ listing() {
   find /var/log -iname '*observer*'
 }
 
+# What has come since.
+additions() { listing | LC_ALL=C comm -13 $kept/before -; }
+
 # As an administrator, or a service of the system's, starts them; the file tree is busybox alone.
 bundle() {
   mkdir -p "/run/$1/rootfs/bin" "/run/$1/rootfs/dev" "/run/$1/rootfs/proc"
@@ -112,6 +115,8 @@ installation() {
   sha256sum /etc/passwd /etc/group /etc/shadow >$kept/users
   must "apt installs it" apt-get install --yes ./first.deb
   must "it is enabled" is "$(systemctl is-enabled observer)" enabled
+  additions >/tmp/new
+  must "what it brings is seen" is 3 "$(grep -cE '^(/usr/bin/observer|/etc/systemd/.*/observer.service|/var/lib/observer)$' /tmp/new)"
   must "it is armed" soon ready
   must "systemctl status" systemctl status --no-pager observer
   must "it runs as the unit says" is "$(property Restart) $(property Type) $(property NeedDaemonReload)" "on-failure exec no"
@@ -169,6 +174,7 @@ containers() {
     must "$name escapes" escape $name
     must "the journal has the alert about $name" soon told_more $name 0
   done
+  must "the metrics count them" sh -c '[ "$0" -ge "$1" ]' "$(alerts)" $((quiet + 3))
   must "observer tail shows them" sh -c 'timeout 10 observer tail --recent --json | grep -q namespace.escape'
   log >/tmp/log
   must "still neither warning nor error" no_trouble /tmp/log
@@ -287,8 +293,7 @@ purged() {
   must "it has ended for good" not test -e "/proc/$pid"
   must "dpkg does not know it" not dpkg-query --status observer
   must "systemd neither" is "$(property LoadState)" not-found
-  listing >/tmp/after
-  LC_ALL=C comm -13 $kept/before /tmp/after >/tmp/left
+  additions >/tmp/left
   must "nothing is left" sh -c 'cat /tmp/left; [ ! -s /tmp/left ]'
   must "no user was made or forgotten" sha256sum --check --quiet $kept/users
   must "no unit failed" is "$(systemctl --failed --no-legend --plain)" ""

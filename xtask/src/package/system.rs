@@ -41,14 +41,16 @@ pub fn prepare(kernel: Kernel) -> Result<System> {
     let dir = super::dir().join(kernel.series);
     let file = |name: &str| dir.join(name);
     let system = System { kernel: file("vmlinuz"), initrd: file("initrd.img"), disk: file("system.ext2") };
+    // A command for a shell, whose $1 is the root directory.
+    let hook = |when: &str, name: &str| format!("--{when}-hook=sh '{}' \"$1\"", file(name).display());
     let mut arguments = vec![
         "--quiet".to_owned(),
         "--variant=apt".to_owned(),
         format!("--include={}", PACKAGES.join(",")),
         "--aptopt=Acquire::Languages \"none\"".to_owned(),
         "--dpkgopt=path-exclude=/usr/share/man/*".to_owned(),
-        format!("--essential-hook={EARLY}"),
-        format!("--customize-hook={LATE}"),
+        hook("essential", "early.sh"),
+        hook("customize", "late.sh"),
         "--customize-hook=download /vmlinuz vmlinuz".to_owned(),
         "--customize-hook=download /initrd.img initrd.img".to_owned(),
     ];
@@ -58,13 +60,15 @@ pub fn prepare(kernel: Kernel) -> Result<System> {
     } else {
         arguments.push(format!("--include={kernel_package}/{}", kernel.suite));
     }
-    let recipe = arguments.join("\n");
+    let recipe = format!("{}\n{EARLY}{LATE}", arguments.join("\n"));
     if fs::read_to_string(file("recipe")).is_ok_and(|have| have == recipe) {
         return Ok(system);
     }
     eprintln!("==> making a Debian {} with Linux {}; takes some minutes", release(kernel), kernel.series);
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir)?;
+    fs::write(file("early.sh"), EARLY)?;
+    fs::write(file("late.sh"), LATE)?;
     let mut make = Command::new("mmdebstrap");
     make.current_dir(&dir).args(arguments).arg(release(kernel)).arg("system.ext2");
     make.arg(apt::source(release(kernel))?);
