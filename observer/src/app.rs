@@ -124,6 +124,8 @@ pub fn run(config: &Config, named: Option<&Path>) -> Result<(), AppError> {
     scheduling::prefer();
     let runtime = runtime()?;
     runtime.block_on(async {
+        // First of all: until then the signal would end the agent, and a service manager takes that for a wish.
+        let mut hang_up = signal(SignalKind::hangup())?;
         let metrics = Metrics::new();
         let health = Health::new();
         metrics.ring_bytes(Ring::Events, config.rings.events_bytes.into());
@@ -164,7 +166,6 @@ pub fn run(config: &Config, named: Option<&Path>) -> Result<(), AppError> {
             let _ = done.send(());
             result
         })?;
-        let mut hang_up = signal(SignalKind::hangup())?;
         // Started by hand, the signal means what it means to every program.
         let on_terminal = std::io::stdout().is_terminal();
         let mut look = tokio::time::interval(RELOAD);

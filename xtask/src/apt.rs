@@ -21,8 +21,7 @@ impl Apt {
         for below in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(dir.join(below))?;
         }
-        let mirror = mirror()?;
-        let lines: String = suites.iter().map(|suite| format!("deb {mirror} {suite} main\n")).collect();
+        let lines = suites.iter().map(|suite| Ok(source(suite)? + "\n")).collect::<Result<String>>()?;
         fs::write(dir.join("sources.list"), lines)?;
         Ok(Apt { dir: dir.to_owned() })
     }
@@ -61,6 +60,11 @@ impl Apt {
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// A suite as a line of sources.list.
+pub fn source(suite: &str) -> Result<String> {
+    Ok(format!("deb {} {suite} main", mirror()?))
 }
 
 /// Where this machine's apt gets Debian from.

@@ -4,7 +4,7 @@
 //! after an error or Ctrl-C: each part cleans up when it is dropped, and every wait looks for the interrupt.
 
 mod agent;
-mod container;
+pub mod container;
 mod json;
 mod lesson;
 

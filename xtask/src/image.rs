@@ -11,7 +11,7 @@ use std::{fs, path::PathBuf};
 pub struct Args {}
 
 /// The only one that the kernel programs' offsets are read for so far.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Authorities of the machine that builds, for sinks over TLS.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 

@@ -9,6 +9,7 @@ mod demo;
 mod deploy_check;
 mod docs;
 mod image;
+mod package;
 mod run;
 mod setup;
 mod shell;
@@ -44,6 +45,8 @@ enum Verb {
     DeployCheck(deploy_check::Args),
     /// Build the static agent for the container image
     Image(image::Args),
+    /// Build the Debian package, and try it on a Debian that runs systemd, in a virtual machine
+    Package(package::Args),
     /// Watch a container break out, and observer explain it
     Demo(demo::Args),
     /// Measure what observer costs, and how fast it is, against its bounds
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Docs(args) => docs::verb(&args),
         Verb::DeployCheck(args) => deploy_check::verb(&args),
         Verb::Image(args) => image::verb(&args),
+        Verb::Package(args) => package::verb(&args),
         Verb::Demo(args) => demo::verb(&args),
         Verb::Bench(args) => bench::verb(&args),
         Verb::Vm(args) => vm::verb(&args),

@@ -31,6 +31,7 @@ pub enum Purpose {
     Demo,
     Bench,
     Vm,
+    Package,
     Ci,
 }
 
@@ -42,7 +43,7 @@ struct Tool {
     needed_for: fn(Purpose) -> bool,
 }
 
-const TOOLS: [Tool; 23] = [
+const TOOLS: [Tool; 26] = [
     Tool { package: "gcc", present: || find("cc").is_some(), needed_for: |_| true },
     Tool {
         package: "libc6-dev",
@@ -69,9 +70,13 @@ const TOOLS: [Tool; 23] = [
     Tool {
         package: "qemu-system-x86",
         present: || find("qemu-system-x86_64").is_some(),
-        needed_for: machines,
+        needed_for: |it| machines(it) || package(it),
     },
     Tool { package: "cpio", present: || find("cpio").is_some(), needed_for: machines },
+    // What makes a file system with a Debian in it.
+    Tool { package: "mmdebstrap", present: || find("mmdebstrap").is_some(), needed_for: package },
+    Tool { package: "genext2fs", present: || find("genext2fs").is_some(), needed_for: package },
+    Tool { package: "e2fsprogs", present: || find("resize2fs").is_some(), needed_for: package },
     Tool { package: "systemd-container", present: || find("systemd-nspawn").is_some(), needed_for: tests },
     Tool {
         package: "stress-ng",
@@ -113,6 +118,10 @@ fn machines(purpose: Purpose) -> bool {
     purpose == Purpose::Vm || tests(purpose) && bpf_toolchain::has_apt()
 }
 
+fn package(purpose: Purpose) -> bool {
+    purpose == Purpose::Package
+}
+
 fn tests(purpose: Purpose) -> bool {
     purpose == Purpose::Test
 }
@@ -145,6 +154,7 @@ enum Installation {
     Packages(Vec<&'static str>),
     Nightly,
     Linker(String),
+    CargoDeb,
 }
 
 pub fn verb(args: &Args) -> Result<()> {
@@ -173,6 +183,9 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
                     bpf_toolchain::LINKER_VERSION
                 );
             }
+            Installation::CargoDeb => {
+                eprintln!("  with cargo: cargo-deb {CARGO_DEB_VERSION}, in target/tools; takes some minutes")
+            }
         }
     }
     for installation in &plan {
@@ -180,6 +193,7 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
             Installation::Packages(names) => packages(names)?,
             Installation::Nightly => nightly()?,
             Installation::Linker(_) => linker()?,
+            Installation::CargoDeb => install_cargo_deb()?,
         }
     }
     verify(purpose)?;
@@ -221,6 +235,9 @@ fn plan(purpose: Purpose) -> Result<Vec<Installation>> {
     }
     if let Err(why) = bpf_toolchain::find_linker() {
         plan.push(Installation::Linker(why));
+    }
+    if package(purpose) && !cargo_deb().is_file() {
+        plan.push(Installation::CargoDeb);
     }
     Ok(plan)
 }
@@ -320,6 +337,24 @@ fn linker() -> Result<()> {
     let mut install = shell::cargo();
     install.args(["install", "--quiet", "--locked", "--force", "bpf-linker", "--version"]);
     shell::step("installing bpf-linker", install.arg(bpf_toolchain::LINKER_VERSION))
+}
+
+/// The one that the package's metadata was written for.
+const CARGO_DEB_VERSION: &str = "3.8.0";
+
+/// Only one verb needs it: not among the user's own tools.
+pub fn cargo_deb() -> PathBuf {
+    tools().join("bin/cargo-deb")
+}
+
+fn tools() -> PathBuf {
+    shell::target_dir().join("tools")
+}
+
+fn install_cargo_deb() -> Result<()> {
+    let mut install = shell::cargo();
+    install.args(["install", "--quiet", "--locked", "cargo-deb", "--version", CARGO_DEB_VERSION, "--root"]);
+    shell::step("installing cargo-deb", install.arg(tools()))
 }
 
 /// After an installation: names the first thing that is missing all the same.

@@ -1,9 +1,9 @@
 //! `cargo xtask vm`: the live tests on other kernels, in small virtual machines.
 
-mod boot;
+pub mod boot;
 mod gdb;
 mod image;
-mod kernels;
+pub mod kernels;
 mod record;
 
 use crate::{
@@ -146,6 +146,7 @@ fn run(kernel: Kernel, layout: Layout, image: &Path, args: &Args) -> Result<()> 
     let machine = boot::Machine {
         kernel: &kernel_image,
         image,
+        disks: &[],
         append: format!(
             "{} observer.layout={} observer.report={} observer.tests={}",
             layout.append(),
@@ -155,6 +156,8 @@ fn run(kernel: Kernel, layout: Layout, image: &Path, args: &Args) -> Result<()> 
         ),
         logs: &logs,
         limit: LIMIT,
+        // As text, and as JSON.
+        files: ["check.txt", "check.json"],
     };
     let mut outcome = machine.run()?;
     for _ in 0..2 {
@@ -174,7 +177,7 @@ fn run(kernel: Kernel, layout: Layout, image: &Path, args: &Args) -> Result<()> 
         logs.display()
     );
     if args.check {
-        print!("{}", std::fs::read_to_string(&outcome.check)?.replace('\r', ""));
+        print!("{}", std::fs::read_to_string(&outcome.files[0])?.replace('\r', ""));
     }
     record::golden_check(&name, &outcome, args.bless)?;
     if args.record && outcome.code.is_some() {

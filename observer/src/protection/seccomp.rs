@@ -8,7 +8,8 @@
 //!   library makes must not switch off the watch.
 //!
 //! The list was recorded from runs with all sinks, and holds also what the C library and the runtime may do instead.
-//! Refusals are written to the kernel's audit log (SECCOMP_FILTER_FLAG_LOG).
+//! Refusals are written to the kernel's audit log (SECCOMP_FILTER_FLAG_LOG), but not that of `clone3`, which comes with every
+//! thread.
 
 use std::{collections::BTreeMap, io};
 
@@ -202,10 +203,11 @@ pub fn install() -> Result<(), ProtectionError> {
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
         return Err(ProtectionError::Refused(io::Error::last_os_error()));
     }
-    programs()?.iter().try_for_each(load)
+    programs()?.iter().try_for_each(|(program, log)| load(program, *log))
 }
 
-fn programs() -> Result<[BpfProgram; 3], ProtectionError> {
+/// Each with whether its refusals are worth a line of the audit log.
+fn programs() -> Result<[(BpfProgram, bool); 3], ProtectionError> {
     let whole = |calls: &[i64]| calls.iter().map(|call| (*call, Vec::new())).collect::<BTreeMap<_, _>>();
     let program = |rules, mismatch, matched| -> Result<BpfProgram, ProtectionError> {
         Ok(SeccompFilter::new(rules, mismatch, matched, TARGET)?.try_into()?)
@@ -219,9 +221,16 @@ fn programs() -> Result<[BpfProgram; 3], ProtectionError> {
     Ok([
         // The filter that is loaded first is asked last, which makes no difference to the answer. The loading itself must
         // be allowed until the last one is in place, so the list comes last.
-        program(whole(FATAL), SeccompAction::Allow, SeccompAction::KillProcess)?,
-        program(whole(&[libc::SYS_clone3]), SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?,
-        program(allowed, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)?,
+        (program(whole(FATAL), SeccompAction::Allow, SeccompAction::KillProcess)?, true),
+        (
+            program(
+                whole(&[libc::SYS_clone3]),
+                SeccompAction::Allow,
+                SeccompAction::Errno(libc::ENOSYS as u32),
+            )?,
+            false,
+        ),
+        (program(allowed, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)?, true),
     ])
 }
 
@@ -229,9 +238,9 @@ fn programs() -> Result<[BpfProgram; 3], ProtectionError> {
 const TARGET: TargetArch = TargetArch::x86_64;
 
 /// seccompiler's own loader asks for no log.
-fn load(program: &BpfProgram) -> Result<(), ProtectionError> {
+fn load(program: &BpfProgram, log: bool) -> Result<(), ProtectionError> {
     const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
-    const FLAGS: libc::c_ulong = libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_LOG;
+    let flags = libc::SECCOMP_FILTER_FLAG_TSYNC | if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
     let program = libc::sock_fprog {
         len: program.len() as libc::c_ushort,
         // (`sock_filter` here and there is the same C structure: 16 bits, 8, 8, 32.)
@@ -239,7 +248,7 @@ fn load(program: &BpfProgram) -> Result<(), ProtectionError> {
     };
     // SAFETY: the program is as long as it says, and the kernel only reads it.
     let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, FLAGS, &raw const program) };
+        unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     match result {
         0 => Ok(()),
         thread if thread > 0 => Err(ProtectionError::Thread(thread)),

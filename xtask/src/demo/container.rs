@@ -103,7 +103,7 @@ fn root_filesystem(root: &Path) -> io::Result<()> {
 
 /// A container as one finds them in the wild: a debugging or monitoring pod that was given `hostPID` and a handful
 /// of capabilities "because it did not work otherwise".
-fn specification(name: &str) -> Value {
+pub fn specification(name: &str) -> Value {
     let capabilities = json!(["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_CHROOT"]);
     json!({
         "ociVersion": "1.0.2",

@@ -22,11 +22,21 @@ const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet rdinit=/init mitigation
 pub struct Machine<'a> {
     pub kernel: &'a Path,
     pub image: &'a Path,
+    pub disks: &'a [Disk<'a>],
     /// Words for the kernel's command line.
     pub append: String,
     /// Where its words go.
     pub logs: &'a Path,
     pub limit: Duration,
+    /// What the third and the fourth serial line are kept as.
+    pub files: [&'a str; 2],
+}
+
+/// A file that the machine sees as `/dev/disk/by-id/virtio-NAME`.
+pub struct Disk<'a> {
+    pub name: &'a str,
+    pub file: &'a Path,
+    pub read_only: bool,
 }
 
 /// How it went.
@@ -37,8 +47,8 @@ pub struct Outcome {
     pub code: Option<i32>,
     pub took: Duration,
     pub console: PathBuf,
-    pub check: PathBuf,
-    pub check_json: PathBuf,
+    /// Of the names that the machine has for them.
+    pub files: [PathBuf; 2],
 }
 
 /// What the tests' own words say of them.
@@ -79,7 +89,7 @@ impl Machine<'_> {
     pub fn run(&self) -> Result<Outcome> {
         fs::create_dir_all(self.logs)?;
         let log = |name: &str| self.logs.join(name);
-        let (console, check, check_json) = (log("console.log"), log("check.txt"), log("check.json"));
+        let (console, files) = (log("console.log"), self.files.map(log));
         let started = Instant::now();
         let mut qemu = Command::new("qemu-system-x86_64");
         // Emulation, because hardware virtualisation is not to be had everywhere, and where nested may hang. Of an old
@@ -91,8 +101,18 @@ impl Machine<'_> {
             .args(["-chardev", "stdio,id=tests,signal=off", "-serial", "chardev:tests"]);
         let debugger = Debugger::new();
         qemu.arg("-gdb").arg(debugger.device());
-        for file in [&check, &check_json] {
+        for file in &files {
             qemu.arg("-serial").arg(format!("file:{}", file.display()));
+        }
+        for Disk { name, file, read_only } in self.disks {
+            let only = if *read_only { "on" } else { "off" };
+            // `unsafe` leaves out flushes, which only this machine's own fall would make a difference to.
+            let drive =
+                format!("if=none,id={name},format=raw,cache=unsafe,readonly={only},file={}", file.display());
+            qemu.arg("-drive")
+                .arg(drive)
+                .arg("-device")
+                .arg(format!("virtio-blk-pci,drive={name},serial={name}"));
         }
         qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.image);
         qemu.arg("-append").arg(format!("{COMMAND_LINE} {}", self.append));
@@ -138,7 +158,7 @@ impl Machine<'_> {
         }
         guest.0.wait()?;
         let code = lines.last().and_then(|line| line.strip_prefix("exit ")?.parse().ok());
-        Ok(Outcome { lines, code, took: started.elapsed(), console, check, check_json })
+        Ok(Outcome { lines, code, took: started.elapsed(), console, files })
     }
 }
 
@@ -165,8 +185,7 @@ mod tests {
             code: None,
             took: Duration::ZERO,
             console: PathBuf::new(),
-            check: PathBuf::new(),
-            check_json: PathBuf::new(),
+            files: [PathBuf::new(), PathBuf::new()],
         };
         assert_eq!(outcome.counts(), Some(Counts { passed: 2, failed: 1, skipped: 1 }));
     }

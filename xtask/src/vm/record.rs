@@ -16,7 +16,7 @@ const RECORD: &str = "docs/kernels.json";
 
 /// What `observer check` printed, without the kernel's exact version.
 pub fn check_text(outcome: &Outcome) -> Result<String> {
-    let text = fs::read_to_string(&outcome.check)?.replace('\r', "");
+    let text = fs::read_to_string(&outcome.files[0])?.replace('\r', "");
     let (first, rest) = text.split_once('\n').ok_or_else(|| anyhow!("`observer check` printed nothing"))?;
     let version =
         first.strip_prefix("kernel ").ok_or_else(|| anyhow!("`observer check` began with {first:?}"))?;
@@ -52,7 +52,7 @@ pub fn golden_check(name: &str, outcome: &Outcome, bless: bool) -> Result<()> {
 
 /// Puts a whole run on record.
 pub fn put(name: &str, series: &str, layout: &str, outcome: &Outcome) -> Result<()> {
-    let report = fs::read_to_string(&outcome.check_json)?.replace('\r', "");
+    let report = fs::read_to_string(&outcome.files[1])?.replace('\r', "");
     let report: Value = serde_json::from_str(&report).context("`observer check --json`")?;
     let features: serde_json::Map<String, Value> = report["features"]
         .as_array()
