@@ -20,18 +20,19 @@ pub struct Capable {
 }
 
 impl Capable {
-    /// Watches the processes of one v2 cgroup. `None`, and said so, where there are no kprobes, or no such program.
-    pub fn start(cgroup: &Path) -> Option<Self> {
+    /// Whether it can be had. It is said why not where there are no kprobes, or no such program.
+    pub fn can_be_had() -> bool {
         const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
         if let Err(error) = std::fs::read(KPROBES) {
             assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{KPROBES}: {error}");
             lab::skipped("this kernel has no kprobes: no /sys/bus/event_source/devices/kprobe (ENOENT)");
-            return None;
+            return false;
         }
-        if let Some(reason) = lab::missing("capable") {
-            lab::skipped(&reason);
-            return None;
-        }
+        lab::installed("capable")
+    }
+
+    /// Watches the processes of one v2 cgroup.
+    pub fn start(cgroup: &Path) -> Self {
         let mut command = Command::new("capable");
         command.arg("-c").arg(cgroup).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Guard::spawn(&mut command).expect("start capable");
@@ -48,7 +49,7 @@ impl Capable {
                 }
             });
         }
-        Some(Self { process, lines })
+        Self { process, lines }
     }
 
     /// Its kprobes are in place: the kernel lists them. (What it prints stays in its buffer until its end.)

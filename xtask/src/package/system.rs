@@ -32,18 +32,13 @@ printf '%s\\n' virtio_pci virtio_blk ext4 >\"$1/etc/initramfs-tools/modules\"
 /// How its job is started: when all else has been.
 const LATE: &str = include_str!("system.sh");
 
-/// Debian's release by the kernel that comes with it, or later for it.
-pub fn release(kernel: Kernel) -> &'static str {
-    kernel.suite.strip_suffix("-backports").unwrap_or(kernel.suite)
-}
-
 pub fn prepare(kernel: Kernel) -> Result<System> {
     let dir = super::dir().join(kernel.series);
     let file = |name: &str| dir.join(name);
     let system = System { kernel: file("vmlinuz"), initrd: file("initrd.img"), disk: file("system.ext2") };
     // A command for a shell, whose $1 is the root directory.
     let hook = |when: &str, name: &str| format!("--{when}-hook=sh '{}' \"$1\"", file(name).display());
-    let mut arguments = vec![
+    let arguments = vec![
         "--quiet".to_owned(),
         "--variant=apt".to_owned(),
         format!("--include={}", PACKAGES.join(",")),
@@ -53,28 +48,20 @@ pub fn prepare(kernel: Kernel) -> Result<System> {
         hook("customize", "late.sh"),
         "--customize-hook=download /vmlinuz vmlinuz".to_owned(),
         "--customize-hook=download /initrd.img initrd.img".to_owned(),
+        "--include=linux-image-cloud-amd64".to_owned(),
     ];
-    let kernel_package = "linux-image-cloud-amd64";
-    if kernel.suite == release(kernel) {
-        arguments.push(format!("--include={kernel_package}"));
-    } else {
-        arguments.push(format!("--include={kernel_package}/{}", kernel.suite));
-    }
     let recipe = format!("{}\n{EARLY}{LATE}", arguments.join("\n"));
     if fs::read_to_string(file("recipe")).is_ok_and(|have| have == recipe) {
         return Ok(system);
     }
-    eprintln!("==> making a Debian {} with Linux {}; takes some minutes", release(kernel), kernel.series);
+    eprintln!("==> making a Debian {} with Linux {}; takes some minutes", kernel.suite, kernel.series);
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir)?;
     fs::write(file("early.sh"), EARLY)?;
     fs::write(file("late.sh"), LATE)?;
     let mut make = Command::new("mmdebstrap");
-    make.current_dir(&dir).args(arguments).arg(release(kernel)).arg("system.ext2");
-    make.arg(apt::source(release(kernel))?);
-    if kernel.suite != release(kernel) {
-        make.arg(apt::source(kernel.suite)?);
-    }
+    make.current_dir(&dir).args(arguments).arg(kernel.suite).arg("system.ext2");
+    make.arg(apt::source(kernel.suite)?);
     step("a Debian of its packages", make.stdin(Stdio::null()).stdout(Stdio::null()))?;
     grow(&system.disk)?;
     fs::write(file("recipe"), recipe)?;
