@@ -2,7 +2,7 @@
 
 use crate::shell::{MOUNTED_AT, Said, Shell};
 use crate::spec::Spec;
-use crate::{host, own, rootfs, scratch};
+use crate::{host, own, pace, rootfs, scratch, wait};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -73,6 +73,12 @@ impl Container {
         let mut container = Self { id, pid: 0, cgroup, root, bundle, shell, doomed: Vec::new() };
         assert!(status.success(), "runc run: {}", container.log());
         container.pid = read_pid(&container.bundle.join("pid"));
+        // runc has only told its own process to execute the container's program. Whose the namespaces are is known when it has.
+        let comm = format!("/proc/{}/comm", container.pid);
+        let begun = wait::until_true(pace::patience(Duration::from_secs(5)), || {
+            !fs::read_to_string(&comm).is_ok_and(|comm| comm.starts_with("runc:["))
+        });
+        assert!(begun, "{} has executed nothing: {}", container.id, container.log());
         container
     }
 
