@@ -56,6 +56,8 @@ struct State {
     refusals: pids::Refusals,
     /// Kills that the kernel's events told of, and the counter's value at the first look less those before it.
     killed: u64,
+    /// When those before the first look were: it may have been taken before them, and come after.
+    killed_early: Vec<u64>,
     kills_base: Option<u64>,
     /// The counter was ahead of the events at the last look, by this.
     kills_ahead: u64,
@@ -74,6 +76,7 @@ impl State {
             last_window: window::Measured::default(),
             refusals: pids::Refusals::default(),
             killed: 0,
+            killed_early: Vec::new(),
             kills_base: None,
             kills_ahead: 0,
         }
@@ -123,7 +126,7 @@ impl Engine {
                 }
                 Fact::OomKill(_) => {
                     if let Some(state) = self.state(finding.container, world) {
-                        state.killed += 1;
+                        kills::told(state, finding.time_ns);
                     }
                     passed.push(finding);
                 }

@@ -9,14 +9,26 @@ use crate::{
     limits::{OomKill, OomScope, Sample},
 };
 
+/// Of so many kills before the first look it is known when they were.
+const EARLY: usize = 64;
+
+/// An event told of a kill.
+pub(super) fn told(state: &mut State, time_ns: u64) {
+    state.killed += 1;
+    if state.kills_base.is_none() && state.killed_early.len() < EARLY {
+        state.killed_early.push(time_ns);
+    }
+}
+
 /// Kills that the counter knows and the kernel's events did not tell of, at two looks one after the other: an event may be on
 /// its way when the counter is read.
 pub(super) fn kills(state: &mut State, sample: &Sample) -> Option<Finding> {
     let counter = events(sample.resources.memory.as_ref()?).2?;
     let Some(base) = state.kills_base else {
-        // Those before the first look are history, whether they were seen or not.
+        // Those before the first look are history, whether they were seen or not. Others the counter did not have yet.
         state.kills_base = Some(counter);
-        state.killed = 0;
+        let early = std::mem::take(&mut state.killed_early);
+        state.killed = early.iter().filter(|time_ns| **time_ns > sample.time_ns).count() as u64;
         return None;
     };
     if counter < base {

@@ -250,6 +250,29 @@ fn kills_that_no_event_told_are_told_at_the_second_look() {
     assert_eq!(bench.look(&with(0)), [""; 0]);
 }
 
+/// The container is so young that its first look, from before the kill, comes to the engine after the kill's event.
+#[test]
+fn a_kill_right_after_the_first_look_is_told_once() {
+    let with = |kills: u64| {
+        let mut resources = memory(50, 0);
+        if let Some(memory) = &mut resources.memory {
+            memory.events = Some(MemoryEvents { oom_kill: Some(kills), ..MemoryEvents::default() });
+        }
+        resources
+    };
+    let mut bench = Bench::new("{}");
+    let killed_ns = bench.now_ns;
+    assert_eq!(bench.pass(Fact::OomKill(kill())), ["OomKill None"]);
+    bench.now_ns = killed_ns - 1_000_000;
+    assert_eq!(bench.look_after(0, &with(0)), [""; 0]);
+    for _ in 0..3 {
+        assert_eq!(bench.look(&with(1)), [""; 0]);
+    }
+    // One that no event told of is told as before.
+    assert_eq!(bench.look(&with(2)), [""; 0]);
+    assert_eq!(bench.look(&with(2)), ["OomKill Some(1)"]);
+}
+
 fn cpu(periods: u64, throttled: u64) -> Resources {
     Resources {
         cpu: Some(Cpu {
