@@ -81,7 +81,6 @@ fn event_name(call: &str) -> &str {
 #[derive(Default)]
 pub struct Armed {
     events: Vec<OwnedFd>,
-    seen: CallSet,
     /// Calls that have no event here: this kernel has no such call, or refuses it to the agent.
     impossible: CallSet,
 }
@@ -204,7 +203,8 @@ impl CallTable {
     ) -> Result<(), KernelError> {
         let Some(arming) = &self.arming else { return Ok(()) };
         let calls = if matches!(arming, Arming::All) { &CallSet::ALL } else { calls };
-        let is_new = |nr: &u32| !armed.seen.contains(*nr) && !armed.impossible.contains(*nr);
+        let is_new =
+            |nr: &u32| self.told.armed.0[*nr as usize % SYSCALLS] == 0 && !armed.impossible.contains(*nr);
         let new: Vec<u32> = calls.iter().filter(is_new).collect();
         if new.is_empty() {
             return Ok(());
@@ -233,7 +233,6 @@ impl CallTable {
                 };
                 armed.events.push(event);
             }
-            armed.seen.insert(nr);
         }
         if look() {
             for byte in self.told.armed.0.iter_mut().filter(|byte| **byte == ARMING) {

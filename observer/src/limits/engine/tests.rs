@@ -223,54 +223,49 @@ fn kill() -> OomKill {
     }
 }
 
+/// What the counter of kills says.
+fn counted_kills(kills: u64) -> Resources {
+    let mut resources = memory(50, 0);
+    if let Some(memory) = &mut resources.memory {
+        memory.events = Some(MemoryEvents { oom_kill: Some(kills), ..MemoryEvents::default() });
+    }
+    resources
+}
+
 #[test]
 fn kills_that_no_event_told_are_told_at_the_second_look() {
-    let with = |kills: u64| {
-        let mut resources = memory(50, 0);
-        if let Some(memory) = &mut resources.memory {
-            memory.events = Some(MemoryEvents { oom_kill: Some(kills), ..MemoryEvents::default() });
-        }
-        resources
-    };
     let mut bench = Bench::new("{}");
-    assert_eq!(bench.look(&with(4)), [""; 0]);
-    assert_eq!(bench.look(&with(6)), [""; 0]);
+    assert_eq!(bench.look(&counted_kills(4)), [""; 0]);
+    assert_eq!(bench.look(&counted_kills(6)), [""; 0]);
     // One of the two events was on its way.
     assert_eq!(bench.pass(Fact::OomKill(kill())), ["OomKill None"]);
-    assert_eq!(bench.look(&with(6)), ["OomKill Some(1)"]);
+    assert_eq!(bench.look(&counted_kills(6)), ["OomKill Some(1)"]);
     for _ in 0..3 {
-        assert_eq!(bench.look(&with(6)), [""; 0]);
+        assert_eq!(bench.look(&counted_kills(6)), [""; 0]);
     }
     // An event whose count comes afterwards.
     bench.pass(Fact::OomKill(kill()));
-    assert_eq!(bench.look(&with(7)), [""; 0]);
-    assert_eq!(bench.look(&with(7)), [""; 0]);
+    assert_eq!(bench.look(&counted_kills(7)), [""; 0]);
+    assert_eq!(bench.look(&counted_kills(7)), [""; 0]);
     // Started anew.
-    assert_eq!(bench.look(&with(0)), [""; 0]);
-    assert_eq!(bench.look(&with(0)), [""; 0]);
+    assert_eq!(bench.look(&counted_kills(0)), [""; 0]);
+    assert_eq!(bench.look(&counted_kills(0)), [""; 0]);
 }
 
 /// The container is so young that its first look, from before the kill, comes to the engine after the kill's event.
 #[test]
 fn a_kill_right_after_the_first_look_is_told_once() {
-    let with = |kills: u64| {
-        let mut resources = memory(50, 0);
-        if let Some(memory) = &mut resources.memory {
-            memory.events = Some(MemoryEvents { oom_kill: Some(kills), ..MemoryEvents::default() });
-        }
-        resources
-    };
     let mut bench = Bench::new("{}");
     let killed_ns = bench.now_ns;
     assert_eq!(bench.pass(Fact::OomKill(kill())), ["OomKill None"]);
     bench.now_ns = killed_ns - 1_000_000;
-    assert_eq!(bench.look_after(0, &with(0)), [""; 0]);
+    assert_eq!(bench.look_after(0, &counted_kills(0)), [""; 0]);
     for _ in 0..3 {
-        assert_eq!(bench.look(&with(1)), [""; 0]);
+        assert_eq!(bench.look(&counted_kills(1)), [""; 0]);
     }
     // One that no event told of is told as before.
-    assert_eq!(bench.look(&with(2)), [""; 0]);
-    assert_eq!(bench.look(&with(2)), ["OomKill Some(1)"]);
+    assert_eq!(bench.look(&counted_kills(2)), [""; 0]);
+    assert_eq!(bench.look(&counted_kills(2)), ["OomKill Some(1)"]);
 }
 
 fn cpu(periods: u64, throttled: u64) -> Resources {
