@@ -99,6 +99,19 @@ fn the_default_configuration_is_a_good_one() {
     assert_eq!((check.status.code(), text(&check.stdout)), (Some(0), format!("{file}: fine\n").as_str()));
 }
 
+/// By the schema alone, without the agent: what an editor does.
+#[test]
+fn the_configurations_schema_tells_good_from_bad() {
+    let output = run(&["config", "schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let validator = jsonschema::draft202012::new(&schema).expect("a schema");
+    let is_good = |value: serde_json::Value| validator.is_valid(&value);
+    assert!(is_good(serde_json::json!({ "rings": { "events_bytes": 4096 }, "node": null })));
+    assert!(!is_good(serde_json::json!({ "rings": { "event_bytes": 4096 } })));
+    assert!(!is_good(serde_json::json!({ "rings": { "events_bytes": 4097 } })));
+}
+
 #[test]
 fn wrong_usage_exits_with_2() {
     for args in [

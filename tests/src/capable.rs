@@ -4,7 +4,9 @@
 use crate::host::Guard;
 use crate::{host, lab, pace, wait};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::ffi::CStr;
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -23,9 +25,21 @@ impl Capable {
     /// Whether it can be had. It is said why not where there are no kprobes, or no such program.
     pub fn can_be_had() -> bool {
         const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
-        if let Err(error) = std::fs::read(KPROBES) {
-            assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{KPROBES}: {error}");
-            lab::skipped("this kernel has no kprobes: no /sys/bus/event_source/devices/kprobe (ENOENT)");
+        let kind = match std::fs::read_to_string(KPROBES) {
+            Ok(kind) => kind.trim().parse().expect("the number of a type of events"),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{KPROBES}: {error}");
+                lab::skipped("this kernel has no kprobes: no /sys/bus/event_source/devices/kprobe (ENOENT)");
+                return false;
+            }
+        };
+        if let Err(error) = open_kprobe(kind, c"cap_capable") {
+            let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+            assert!(
+                error.raw_os_error() == Some(libc::EPERM) && lockdown.contains("[confidentiality]"),
+                "a kprobe: {error}, lockdown: {lockdown:?}"
+            );
+            lab::skipped("the kernel is locked down: a kprobe gives EPERM");
             return false;
         }
         lab::installed("capable")
@@ -63,8 +77,12 @@ impl Capable {
         };
         // Two probes, and then a buffer for each processor.
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let attached =
-            wait::until_true(pace::patience(Duration::from_secs(20)), || events() >= 2 + processors);
+        let mut ended = None;
+        let attached = wait::until_true(pace::patience(Duration::from_secs(20)), || {
+            ended = self.process.child().try_wait().expect("capable's state");
+            ended.is_some() || events() >= 2 + processors
+        });
+        assert!(ended.is_none(), "capable: {ended:?}: {:?}", self.lines.lock());
         assert!(attached, "{} events; capable says {:?}", events(), self.lines.lock());
     }
 
@@ -91,4 +109,37 @@ impl Capable {
         }
         checks
     }
+}
+
+/// Puts a probe on the beginning of a kernel function and takes it away again: whether this kernel lets anybody.
+fn open_kprobe(kind: u32, function: &CStr) -> io::Result<()> {
+    const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+    /// `struct perf_event_attr` of perf_event_open(2) in its second published size.
+    #[repr(C)]
+    struct Attr {
+        kind: u32,
+        size: u32,
+        config: u64,
+        /// `sample_period` to `bp_type`: a counter that nobody reads.
+        unused: [u64; 5],
+        kprobe_func: u64,
+        probe_offset: u64,
+    }
+    let attr = Attr {
+        kind,
+        size: size_of::<Attr>() as u32,
+        config: 0,
+        unused: [0; 5],
+        kprobe_func: function.as_ptr() as u64,
+        probe_offset: 0,
+    };
+    // SAFETY: `attr` is of the size it says, and the name it points to lives until the call is over; any pid, CPU 0, no group.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+    Ok(())
 }

@@ -16,9 +16,10 @@ pub struct Args {
 }
 
 /// What `observer docs KIND` takes, and where its output is kept.
-const DOCUMENTS: [(&str, &str); 4] = [
+const DOCUMENTS: [(&str, &str); 5] = [
     ("alert-schema", "docs/schema/alert.schema.json"),
     ("event-schema", "docs/schema/event.schema.json"),
+    ("config-schema", "docs/schema/config.schema.json"),
     ("metrics", "docs/metrics.md"),
     ("rules", "docs/rules.md"),
 ];

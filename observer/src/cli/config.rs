@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::Global;
-use crate::config::{DEFAULT_PATH, DEFAULT_YAML};
+use crate::{
+    config::{DEFAULT_PATH, DEFAULT_YAML},
+    docs::Document,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -21,6 +24,8 @@ enum Action {
     Check,
     /// Print the default configuration, with comments
     Default,
+    /// Print the configuration's JSON Schema, for editors and for programs that write the file
+    Schema,
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
@@ -35,6 +40,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
             }
         }
         Action::Default => stdout.write_all(DEFAULT_YAML.as_bytes())?,
+        Action::Schema => stdout.write_all(Document::ConfigSchema.text().as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,16 +3,17 @@
 use std::path::Path;
 
 use jiff::civil::Date;
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, Unexpected},
 };
 
-use super::{sinks, values};
+use super::{schema, sinks, values};
 
 /// Exceptions beyond this number are a mistake.
-const MAX_EXCEPTIONS: usize = 1024;
-const MAX_REASON_BYTES: usize = 1024;
+pub(super) const MAX_EXCEPTIONS: usize = 1024;
+pub(super) const MAX_REASON_BYTES: usize = 1024;
 
 /// One entry. What it names must all fit; see [`crate::exceptions`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,27 +31,59 @@ pub struct ExceptionConfig {
     pub executables: Vec<String>,
 }
 
-/// As it stands in the file.
-#[derive(Deserialize)]
+/// As it stands in the file. All that is there must fit, and something besides `executables` must be there.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+#[schemars(
+    rename = "Exception",
+    extend(
+        "anyOf" = [
+            { "required": ["rules"] },
+            { "required": ["images"] },
+            { "required": ["image_digests"] },
+            { "required": ["containers"] },
+            { "required": ["namespaces"] },
+        ],
+        "dependentRequired" = { "executables": ["image_digests"] }
+    )
+)]
+pub(super) struct Entry {
+    /// Of a-z, 0-9, - and _, and no other exception's: the label of `observer_exceptions_total`.
     #[serde(deserialize_with = "sinks::name")]
+    #[schemars(schema_with = "schema::name")]
     name: String,
+    /// Why these alerts are not wanted, for whoever reads the file next.
     #[serde(deserialize_with = "reason")]
+    #[schemars(schema_with = "schema::reason")]
     reason: String,
+    /// The last day on which it applies, UTC.
     #[serde(deserialize_with = "date")]
+    #[schemars(schema_with = "schema::date")]
     expires: Date,
+    /// Rules by their ids, with `*` and `?`.
     #[serde(default, deserialize_with = "values::patterns")]
+    #[schemars(schema_with = "schema::patterns")]
     rules: Vec<String>,
+    /// The container's image, with `*` and `?`.
     #[serde(default, deserialize_with = "values::patterns")]
+    #[schemars(schema_with = "schema::patterns")]
     images: Vec<String>,
+    /// The digest of the container's image, exactly: `image_digest` of the alert.
     #[serde(default)]
+    #[schemars(schema_with = "schema::digests")]
     image_digests: Vec<Digest>,
+    /// The container's name, with `*` and `?`.
     #[serde(default, deserialize_with = "values::patterns")]
+    #[schemars(schema_with = "schema::patterns")]
     containers: Vec<String>,
+    /// The Kubernetes namespace of the container's pod, with `*` and `?`.
     #[serde(default, deserialize_with = "values::patterns")]
+    #[schemars(schema_with = "schema::patterns")]
     namespaces: Vec<String>,
+    /// The process's executable, exactly; only together with `image_digests`, because a path alone can be had in any
+    /// container.
     #[serde(default)]
+    #[schemars(schema_with = "schema::paths")]
     executables: Vec<Executable>,
 }
 

@@ -1,5 +1,6 @@
 //! When a container's use of its resources is worth an alert: for all containers, and for some.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use super::{
@@ -8,20 +9,26 @@ use super::{
 };
 
 /// `limits` of the file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Read the containers' cgroups at all.
     pub enabled: bool,
-    #[serde(deserialize_with = "values::poll_seconds")]
+    /// How often all of them are read.
+    #[serde(deserialize_with = "values::period_seconds")]
+    #[schemars(range(min = values::PERIOD_SECONDS.min, max = values::PERIOD_SECONDS.max))]
     pub poll_seconds: u64,
     /// A condition must be gone for so long before it is told to have ended.
     #[serde(deserialize_with = "values::duration_seconds")]
+    #[schemars(range(min = values::DURATION_SECONDS.min, max = values::DURATION_SECONDS.max))]
     pub resolve_seconds: u64,
     /// Tell when somebody changes a limit of a running container.
     pub changes: bool,
+    /// When a container's memory is worth an alert.
     pub memory: MemoryThresholds,
+    /// When a container's want of CPU is worth an alert.
     pub cpu: CpuThresholds,
+    /// When a container's number of tasks is worth an alert.
     pub pids: PidsThresholds,
     /// Other thresholds for some containers. All that fit hold, later ones over earlier ones.
     pub overrides: Vec<Override>,
@@ -42,14 +49,16 @@ impl Default for Limits {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryThresholds {
     /// Tell when the limit is met and the kernel has to reclaim.
     pub at_limit: bool,
     /// Tell when the working set has been above this share of the limit for `near_seconds`.
     pub near_percent: Switch<Percent>,
+    /// For how long the working set must have been there.
     #[serde(deserialize_with = "values::duration_seconds")]
+    #[schemars(range(min = values::DURATION_SECONDS.min, max = values::DURATION_SECONDS.max))]
     pub near_seconds: u64,
 }
 
@@ -59,12 +68,14 @@ impl Default for MemoryThresholds {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CpuThresholds {
     /// Tell when the quota ran out in more than this share of the periods for `throttled_seconds`.
     pub throttled_percent: Switch<Percent>,
+    /// For how long the quota must have run out so often.
     #[serde(deserialize_with = "values::duration_seconds")]
+    #[schemars(range(min = values::DURATION_SECONDS.min, max = values::DURATION_SECONDS.max))]
     pub throttled_seconds: u64,
 }
 
@@ -74,7 +85,7 @@ impl Default for CpuThresholds {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PidsThresholds {
     /// Tell when forks are refused for want of pids.
@@ -90,44 +101,59 @@ impl Default for PidsThresholds {
 }
 
 /// Thresholds for some containers; what is absent stays as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, extend("minProperties" = 2))]
 pub struct Override {
+    /// Which these are.
     pub containers: Selector,
+    /// Instead of `limits.changes`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<bool>,
+    /// Instead of what `limits.memory` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryOverride>,
+    /// Instead of what `limits.cpu` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<CpuOverride>,
+    /// Instead of what `limits.pids` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<PidsOverride>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryOverride {
+    /// Instead of `limits.memory.at_limit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_limit: Option<bool>,
+    /// Instead of `limits.memory.near_percent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near_percent: Option<Switch<Percent>>,
+    /// Instead of `limits.memory.near_seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::some_seconds")]
+    #[schemars(range(min = values::DURATION_SECONDS.min, max = values::DURATION_SECONDS.max))]
     pub near_seconds: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CpuOverride {
+    /// Instead of `limits.cpu.throttled_percent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_percent: Option<Switch<Percent>>,
+    /// Instead of `limits.cpu.throttled_seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::some_seconds")]
+    #[schemars(range(min = values::DURATION_SECONDS.min, max = values::DURATION_SECONDS.max))]
     pub throttled_seconds: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PidsOverride {
+    /// Instead of `limits.pids.at_limit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_limit: Option<bool>,
+    /// Instead of `limits.pids.growth_per_second`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_per_second: Option<Switch<values::PerSecond>>,
 }

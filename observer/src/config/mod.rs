@@ -5,6 +5,7 @@ mod environment;
 mod error;
 mod exceptions;
 mod limits;
+mod schema;
 mod selector;
 mod sinks;
 mod values;
@@ -14,11 +15,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use exceptions::ExceptionConfig;
 pub use limits::{Limits, Thresholds};
+pub use schema::schema;
 pub use sinks::{
     AlertmanagerSink, Body, Facility, FileSink, Format, HostPort, OtlpProtocol, OtlpSink, SinkConfig,
     SinkFilter, SyslogAddress, SyslogSink, Tls, WebhookSink,
@@ -35,11 +38,12 @@ pub const DEFAULT_YAML: &str = include_str!("default.yaml");
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Everything that can be configured. `default.yaml` explains each key to the user; a test holds the two together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// This node's name in alerts and events; the machine's host name if absent.
     #[serde(deserialize_with = "values::node")]
+    #[schemars(schema_with = "schema::node")]
     pub node: Option<String>,
     pub http: Http,
     pub socket: Socket,
@@ -48,15 +52,18 @@ pub struct Config {
     /// Whose namespaces are the host's.
     pub host_namespaces: HostNamespaces,
     /// How often the tasks of containers are looked at for what no hook has shown.
-    #[serde(deserialize_with = "values::sweep_seconds")]
+    #[serde(deserialize_with = "values::period_seconds")]
+    #[schemars(range(min = values::PERIOD_SECONDS.min, max = values::PERIOD_SECONDS.max))]
     pub sweep_seconds: u64,
     pub stdout: Stdout,
     /// Where else alerts are delivered.
     #[serde(deserialize_with = "sinks::sinks")]
+    #[schemars(length(max = sinks::MAX_SINKS))]
     pub sinks: Vec<SinkConfig>,
     pub store: Store,
     /// Alerts that are not wanted.
     #[serde(deserialize_with = "exceptions::exceptions")]
+    #[schemars(with = "Vec<exceptions::Entry>", length(max = exceptions::MAX_EXCEPTIONS))]
     pub exceptions: Vec<ExceptionConfig>,
     pub audit: Audit,
     pub metrics: Metrics,
@@ -90,11 +97,12 @@ impl Default for Config {
 }
 
 /// `/metrics`, `/healthz` and `/readyz`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     /// Address and port; `None` (`off` in the file) disables the server.
     #[serde(deserialize_with = "values::listen")]
+    #[schemars(schema_with = "schema::listen")]
     pub listen: Option<SocketAddr>,
 }
 
@@ -105,10 +113,12 @@ impl Default for Http {
 }
 
 /// The local API, for root only.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Socket {
+    /// What `observer tail` and the other verbs connect to.
     #[serde(deserialize_with = "values::absolute_path")]
+    #[schemars(schema_with = "schema::path")]
     pub path: PathBuf,
 }
 
@@ -119,14 +129,16 @@ impl Default for Socket {
 }
 
 /// Sizes of the rings between the kernel and the agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rings {
     /// For ordinary events.
     #[serde(deserialize_with = "values::ring_bytes")]
+    #[schemars(schema_with = "schema::ring_bytes")]
     pub events_bytes: u32,
     /// For rare events that decide about security.
     #[serde(deserialize_with = "values::ring_bytes")]
+    #[schemars(schema_with = "schema::ring_bytes")]
     pub priority_bytes: u32,
 }
 
@@ -137,21 +149,32 @@ impl Default for Rings {
 }
 
 /// Where the host's directories are: elsewhere in a container that has them mounted, and in tests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HostRoots {
+    /// The host's procfs, of its pid namespace.
     #[serde(deserialize_with = "values::absolute_path")]
+    #[schemars(schema_with = "schema::path")]
     pub proc: PathBuf,
+    /// The host's cgroup hierarchies.
     #[serde(deserialize_with = "values::absolute_path")]
+    #[schemars(schema_with = "schema::path")]
     pub cgroup: PathBuf,
+    /// Where runtimes keep the state of what runs.
     #[serde(deserialize_with = "values::absolute_path")]
+    #[schemars(schema_with = "schema::path")]
     pub run: PathBuf,
+    /// Where podman, CRI-O and LXC keep their containers.
     #[serde(deserialize_with = "values::absolute_path")]
+    #[schemars(schema_with = "schema::path")]
     pub lib: PathBuf,
+    /// docker's data root.
     #[serde(deserialize_with = "values::absolute_path")]
+    #[schemars(schema_with = "schema::path")]
     pub docker: PathBuf,
     /// The CRI runtimes' sockets; `None` for those in their usual places.
     #[serde(deserialize_with = "values::sockets")]
+    #[schemars(schema_with = "schema::sockets")]
     pub cri_sockets: Option<Vec<PathBuf>>,
 }
 
@@ -169,7 +192,7 @@ impl Default for HostRoots {
 }
 
 /// Whose namespaces are the host's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HostNamespaces {
     /// Those of pid 1.
@@ -180,13 +203,14 @@ pub enum HostNamespaces {
 }
 
 /// The alerts on standard output.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stdout {
+    /// How they look.
     pub format: StdoutFormat,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StdoutFormat {
     /// Text for a terminal, JSON for anything else.
@@ -197,14 +221,16 @@ pub enum StdoutFormat {
 }
 
 /// Where alerts wait for the sinks to take them. Not opened while there are none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
     /// A directory.
     #[serde(deserialize_with = "values::absolute_path")]
+    #[schemars(schema_with = "schema::path")]
     pub path: PathBuf,
     /// What it may take of the disk.
     #[serde(deserialize_with = "values::store_bytes")]
+    #[schemars(range(min = values::STORE_BYTES.min, max = values::STORE_BYTES.max))]
     pub max_bytes: u64,
 }
 
@@ -215,7 +241,7 @@ impl Default for Store {
 }
 
 /// What is counted only where it is asked for, because counting it costs others something.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
     /// Which capabilities each container uses and is denied.
@@ -231,11 +257,12 @@ pub struct Audit {
 }
 
 /// What `/metrics` shows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
     /// Containers that have series of their own.
     #[serde(deserialize_with = "values::max_containers")]
+    #[schemars(range(min = values::MAX_CONTAINERS.min, max = values::MAX_CONTAINERS.max))]
     pub max_containers: usize,
 }
 
@@ -246,11 +273,12 @@ impl Default for Metrics {
 }
 
 /// What the agent makes of the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KernelOptions {
-    /// Things to do without although the kernel has them; see [`crate::kernel::Pretend`].
+    /// Things to do without although this kernel has them, to see what would be missing elsewhere.
     #[serde(deserialize_with = "values::pretended")]
+    #[schemars(schema_with = "schema::pretended")]
     pub pretend_without: Vec<String>,
 }
 

@@ -1,12 +1,14 @@
 //! Which containers a part of the configuration is about.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use wildmatch::WildMatch;
 
 use crate::model::Container;
 
 /// All that it names must fit. Names are the runtime's word: whoever may start containers may choose them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, extend("minProperties" = 1))]
 pub struct Selector {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<Pattern>,
@@ -60,7 +62,8 @@ impl<'de> Deserialize<'de> for Selector {
 }
 
 /// Text in which `*` stands for any characters, also none, and `?` for one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(with = "String", inline)]
 pub struct Pattern(WildMatch);
 
 // What the library compares is text.

@@ -112,15 +112,14 @@ fn the_node_has_a_name_anyhow() {
 }
 
 /// Each mistake, and the one line that it gives.
-#[test]
-fn a_mistake_is_told_in_one_line() {
+fn mistakes() -> Vec<(&'static str, &'static str, String)> {
     let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `sinks`, `store`, `exceptions`, `audit`, `metrics`, `limits`, `self_protection`, `kernel`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
     let first = "`type` as the first key of a sink";
     let name = "a name of at most 63 of a-z, 0-9, - and _, other than stdout, socket and store";
     let cri = "a socket's absolute path of at most 107 bytes";
-    let cases: &[(&str, &str, String)] = &[
+    vec![
         ("a misspelt key", "node: a\nhtpp:\n  listen: off\n", format!("2: unknown key `htpp` (did you mean `http`?), expected one of {top}")),
         ("a key from nowhere", "colour: red\n", format!("1: unknown key `colour`, expected one of {top}")),
         ("a misspelt key further down", "\n\nrings:\n  event_bytes: 4096\n", "4: unknown key `event_bytes` (did you mean `events_bytes`?), expected one of `events_bytes`, `priority_bytes`".to_owned()),
@@ -182,8 +181,12 @@ fn a_mistake_is_told_in_one_line() {
         ("two documents", "node: a\n---\nnode: b\n", "3: a second document begins here, expected only one".to_owned()),
         ("broken YAML", "node: \"a\nrings: {\n", "1: unclosed quote".to_owned()),
         ("a tab", "http:\n\tlisten: off\n", "2: tabs disallowed within this context (block indentation)".to_owned()),
-    ];
-    for (name, text, expected) in cases {
+    ]
+}
+
+#[test]
+fn a_mistake_is_told_in_one_line() {
+    for (name, text, expected) in mistakes() {
         let Err(error) = parse(text) else { panic!("{name} is accepted") };
         assert!(error.lines().count() == 1 && !error.contains(char::is_control), "{name}: {error:?}");
         let rest = error.strip_prefix(&format!("{FILE}:")).unwrap_or_else(|| panic!("{name}: {error}"));
@@ -200,10 +203,7 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(Config::load(Some(Path::new("/dev/zero"))).is_err());
 }
 
-/// Every key that the comments of the default file show is one.
-#[test]
-fn sinks_are_read() {
-    let text = "sinks:
+const SINKS: &str = "sinks:
   - type: file
     name: archive
     filter: {severity: warning, rules: [\"namespace.*\"], namespaces: [\"shop-*\"]}
@@ -235,7 +235,11 @@ fn sinks_are_read() {
   - {type: otlp, name: otel, url: \"https://c.example:4317\", protocol: grpc, gzip: false}
 store: {path: /data, max_bytes: 8388608}
 ";
-    let config = parse(text).expect("valid");
+
+/// Every key that the comments of the default file show is one.
+#[test]
+fn sinks_are_read() {
+    let config = parse(SINKS).expect("valid");
     let names: Vec<&str> = config.sinks.iter().map(SinkConfig::name).collect();
     assert_eq!(names, ["archive", "logs", "v6", "local", "siem", "am", "otel"]);
     assert_eq!(config.store, Store { path: "/data".into(), max_bytes: 8 << 20 });
@@ -257,4 +261,102 @@ store: {path: /data, max_bytes: 8388608}
     // What is written down can be read again.
     let again = serde_json::to_string(&config.sinks).expect("JSON");
     assert_eq!(parse(&format!("sinks: {again}")).expect("valid").sinks, config.sinks);
+}
+
+fn validator() -> jsonschema::Validator {
+    let schema = serde_json::Value::from(schema());
+    jsonschema::draft202012::meta::validate(&schema).unwrap_or_else(|error| panic!("no schema: {error}"));
+    jsonschema::draft202012::options().should_validate_formats(true).build(&schema).expect("a schema")
+}
+
+fn json(text: &str) -> Option<serde_json::Value> {
+    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true }).ok()
+}
+
+#[test]
+fn the_schema_takes_what_the_agent_takes() {
+    let validator = validator();
+    let exception = "exceptions: [{name: e, reason: r, expires: 2027-01-31, image_digests: [\"sha256:\
+         0123456789012345678901234567890123456789012345678901234567890123\"], executables: [/bin/a]}]";
+    let thresholds = "limits:\n  overrides:\n    - containers: {name: a}\n      memory: {near_percent: off, near_seconds: 0}\n";
+    let headers = "sinks: [{type: webhook, name: a, url: \"HTTP://[::1]:80\", headers: {Hosts: b, X-Te: c}}]";
+    for text in [
+        DEFAULT_YAML,
+        SINKS,
+        exception,
+        thresholds,
+        headers,
+        "{}",
+        "node:\n",
+        "http: {listen: \"[::1]:1\"}",
+        "http: {listen: \"[fe80::1%2]:1\"}",
+        "http: {listen: off}",
+        "http: {listen: false}",
+        "http: {listen: }",
+        "limits: {pids: {growth_per_second: false}}",
+        "host: {cri_sockets: [/run/a.sock, \"unix:///b\"]}",
+        "kernel: {pretend_without: [\"type:iter\"]}",
+    ] {
+        parse(text).expect(text);
+        let value = json(text).expect(text);
+        let errors: Vec<String> = validator.iter_errors(&value).map(|it| it.to_string()).collect();
+        assert!(errors.is_empty(), "{text}: {errors:?}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_the_agent_refuses() {
+    // No schema can see this.
+    let mut unseen = vec!["a name twice"];
+    let validator = validator();
+    let mut refused = 0;
+    for (name, text, _) in mistakes() {
+        let Some(value) = json(text) else { continue };
+        if validator.is_valid(&value) {
+            assert!(unseen.contains(&name), "{name} is accepted: {text}");
+            unseen.retain(|it| *it != name);
+        } else {
+            refused += 1;
+        }
+    }
+    assert!(unseen.is_empty(), "refused: {unseen:?}");
+    // All but that one, and what is no YAML.
+    assert_eq!(refused, mistakes().len() - 5);
+}
+
+/// An editor shows it beside the key.
+#[test]
+fn the_schema_says_of_every_key_what_it_is() {
+    use serde_json::Value;
+    fn look(value: &Value, definitions: &Value, at: &str, silent: &mut Vec<String>, keys: &mut usize) {
+        if let Some(properties) = value.get("properties").and_then(Value::as_object) {
+            for (key, property) in properties.iter().filter(|(key, _)| *key != "type") {
+                let name = property.get("$ref").and_then(Value::as_str).and_then(|it| it.rsplit('/').next());
+                let behind = name.and_then(|name| definitions.get(name));
+                let said = [Some(property), behind].into_iter().flatten();
+                if said.filter_map(|it| it.get("description")).next().is_none() {
+                    silent.push(format!("{at}/{key}"));
+                }
+                *keys += 1;
+            }
+        }
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map.iter().filter(|(key, _)| *key != "default") {
+                    look(value, definitions, &format!("{at}/{key}"), silent, keys);
+                }
+            }
+            Value::Array(list) => {
+                for (index, value) in list.iter().enumerate() {
+                    look(value, definitions, &format!("{at}/{index}"), silent, keys);
+                }
+            }
+            _ => {}
+        }
+    }
+    let schema = Value::from(schema());
+    let (mut silent, mut keys) = (Vec::new(), 0);
+    look(&schema, &schema["$defs"], "", &mut silent, &mut keys);
+    assert!(keys > 100, "{keys} keys");
+    assert!(silent.is_empty(), "{silent:#?}");
 }

@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    marker::PhantomData,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -14,10 +15,8 @@ use serde::{
 
 use crate::kernel::PRETEND_PREFIXES;
 
-/// The smallest ring: one page.
-const MIN_RING_BYTES: u32 = 4096;
 /// `sun_path` of unix(7), less the byte that ends it.
-const MAX_SOCKET_PATH_BYTES: usize = 107;
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 pub fn node<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let name = Option::<String>::deserialize(deserializer)?;
@@ -32,7 +31,8 @@ pub fn node<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
 pub fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     const EXPECTED: &str = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
     let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-    if text == "off" {
+    // YAML 1.1 writers, Helm among them, make `false` of a bare `off`.
+    if matches!(&*text, "off" | "false") {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &EXPECTED))
@@ -78,32 +78,98 @@ pub fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String
     Ok(Vec::<Pattern>::deserialize(deserializer)?.into_iter().map(|it| it.0).collect())
 }
 
+/// The whole numbers that a value may be, said once for its reader, its error and its schema.
+pub struct Bounds {
+    /// What is counted.
+    what: &'static str,
+    pub min: u64,
+    pub max: u64,
+}
+
+pub const TIMEOUT_SECONDS: Bounds = Bounds { what: "seconds", min: 1, max: 300 };
+pub const BATCH: Bounds = Bounds { what: "alerts", min: 1, max: 1000 };
+pub const KEEP: Bounds = Bounds { what: "files", min: 1, max: 1000 };
+pub const STORE_BYTES: Bounds = Bounds { what: "bytes", min: 8 << 20, max: 1 << 40 };
+/// The smallest ring is one page.
+pub const RING_BYTES: Bounds = Bounds { what: "bytes that is a power of two", min: 4096, max: 1 << 30 };
+pub const PERIOD_SECONDS: Bounds = Bounds { what: "seconds", min: 1, max: 3600 };
+/// For how long something must last: a day at most, and none is at once.
+pub const DURATION_SECONDS: Bounds = Bounds { what: "seconds", min: 0, max: 86_400 };
+pub const MAX_CONTAINERS: Bounds = Bounds { what: "containers", min: 0, max: 65_536 };
+
+impl Bounds {
+    fn read<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
+        &'static self,
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        self.read_if(deserializer, |_| true)
+    }
+
+    fn read_if<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
+        &'static self,
+        deserializer: D,
+        also: fn(u64) -> bool,
+    ) -> Result<T, D::Error> {
+        deserializer.deserialize_u64(Number { bounds: self, also, of: PhantomData })
+    }
+}
+
+struct Number<T> {
+    bounds: &'static Bounds,
+    /// What else must be true of it.
+    also: fn(u64) -> bool,
+    of: PhantomData<T>,
+}
+
+impl<T: TryFrom<u64>> Visitor<'_> for Number<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Bounds { what, min, max } = self.bounds;
+        write!(f, "a number of {what}, from {min} to {max}")
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<T, E> {
+        let good = (self.bounds.min..=self.bounds.max).contains(&value) && (self.also)(value);
+        let number = T::try_from(value).ok().filter(|_| good);
+        number.ok_or_else(|| E::invalid_value(Unexpected::Unsigned(value), &self))
+    }
+}
+
 pub fn timeout_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    deserializer.deserialize_u64(Number {
-        expected: "a number of seconds, from 1 to 300",
-        check: |value| (1..=300).contains(&value).then_some(value),
-    })
+    TIMEOUT_SECONDS.read(deserializer)
 }
 
 pub fn batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    deserializer.deserialize_u64(Number {
-        expected: "a number of alerts, from 1 to 1000",
-        check: |value| u32::try_from(value).ok().filter(|it| (1..=1000).contains(it)),
-    })
+    BATCH.read(deserializer)
 }
 
 pub fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    deserializer.deserialize_u64(Number {
-        expected: "a number of files, from 1 to 1000",
-        check: |value| u32::try_from(value).ok().filter(|it| (1..=1000).contains(it)),
-    })
+    KEEP.read(deserializer)
 }
 
 pub fn store_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    deserializer.deserialize_u64(Number {
-        expected: "a number of bytes, from 8388608 to 1099511627776",
-        check: |value| (8 << 20..=1 << 40).contains(&value).then_some(value),
-    })
+    STORE_BYTES.read(deserializer)
+}
+
+pub fn ring_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    RING_BYTES.read_if(deserializer, u64::is_power_of_two)
+}
+
+pub fn period_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    PERIOD_SECONDS.read(deserializer)
+}
+
+pub fn duration_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    DURATION_SECONDS.read(deserializer)
+}
+
+pub fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    duration_seconds(deserializer).map(Some)
+}
+
+pub fn max_containers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    MAX_CONTAINERS.read(deserializer)
 }
 
 /// Paths, or `unix://` and a path, as the kubelet and crictl have it.
@@ -126,47 +192,6 @@ pub fn sockets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<
     Ok(sockets.map(|sockets| sockets.into_iter().map(|socket| socket.0).collect()))
 }
 
-pub fn ring_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    deserializer.deserialize_u64(Number {
-        expected: "a number of bytes that is a power of two, from 4096 to 1073741824",
-        check: |value| {
-            u32::try_from(value)
-                .ok()
-                .filter(|it| it.is_power_of_two() && (MIN_RING_BYTES..=1 << 30).contains(it))
-        },
-    })
-}
-
-pub fn sweep_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    deserializer.deserialize_u64(Number {
-        expected: "a number of seconds, from 1 to 3600",
-        check: |value| (1..=3600).contains(&value).then_some(value),
-    })
-}
-
-pub fn max_containers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    deserializer.deserialize_u64(Number {
-        expected: "a number of containers, from 0 to 65536",
-        check: |value| usize::try_from(value).ok().filter(|it| *it <= 65536),
-    })
-}
-
-pub fn poll_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    sweep_seconds(deserializer)
-}
-
-/// For how long something must last: a day at most, and none is at once.
-pub fn duration_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    deserializer.deserialize_u64(Number {
-        expected: "a number of seconds, from 0 to 86400",
-        check: |value| (value <= 86_400).then_some(value),
-    })
-}
-
-pub fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    duration_seconds(deserializer).map(Some)
-}
-
 /// A threshold that can be switched off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Switch<T> {
@@ -187,54 +212,37 @@ impl<T: Copy> Switch<T> {
 /// The numbers that a switched threshold may have, and how they are called.
 pub trait Threshold: Copy {
     const EXPECTED: &'static str;
-    fn of(value: u64) -> Option<Self>;
+    const MAX: u64;
+    fn new(value: u64) -> Self;
     fn value(self) -> u64;
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Percent(pub u64);
+macro_rules! thresholds {
+    ($($(#[$doc:meta])* $name:ident: up to $max:literal, $expected:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name(pub u64);
 
-impl Threshold for Percent {
-    const EXPECTED: &'static str = "a whole number of percent from 1 to 100, or off";
+        impl Threshold for $name {
+            const EXPECTED: &'static str = $expected;
+            const MAX: u64 = $max;
 
-    fn of(value: u64) -> Option<Self> {
-        (1..=100).contains(&value).then_some(Percent(value))
-    }
+            fn new(value: u64) -> Self {
+                $name(value)
+            }
 
-    fn value(self) -> u64 {
-        self.0
-    }
+            fn value(self) -> u64 {
+                self.0
+            }
+        }
+    )*};
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PerSecond(pub u64);
-
-impl Threshold for PerSecond {
-    const EXPECTED: &'static str = "a number from 1 to 1000000, or off";
-
-    fn of(value: u64) -> Option<Self> {
-        (1..=1_000_000).contains(&value).then_some(PerSecond(value))
-    }
-
-    fn value(self) -> u64 {
-        self.0
-    }
-}
-
-/// A week at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seconds(pub u64);
-
-impl Threshold for Seconds {
-    const EXPECTED: &'static str = "a number of seconds from 1 to 604800, or off";
-
-    fn of(value: u64) -> Option<Self> {
-        (1..=604_800).contains(&value).then_some(Seconds(value))
-    }
-
-    fn value(self) -> u64 {
-        self.0
-    }
+thresholds! {
+    Percent: up to 100, "a whole number of percent from 1 to 100, or off";
+    PerSecond: up to 1_000_000, "a number from 1 to 1000000, or off";
+    /// A week at most.
+    Seconds: up to 604_800, "a number of seconds from 1 to 604800, or off";
 }
 
 impl<T: Threshold> serde::Serialize for Switch<T> {
@@ -248,7 +256,7 @@ impl<T: Threshold> serde::Serialize for Switch<T> {
 
 impl<'de, T: Threshold> Deserialize<'de> for Switch<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Of<T>(std::marker::PhantomData<T>);
+        struct Of<T>(PhantomData<T>);
         impl<T: Threshold> Visitor<'_> for Of<T> {
             type Value = Switch<T>;
 
@@ -257,9 +265,11 @@ impl<'de, T: Threshold> Deserialize<'de> for Switch<T> {
             }
 
             fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-                T::of(value)
-                    .map(Switch::On)
-                    .ok_or_else(|| E::invalid_value(Unexpected::Unsigned(value), &self))
+                if (1..=T::MAX).contains(&value) {
+                    Ok(Switch::On(T::new(value)))
+                } else {
+                    Err(E::invalid_value(Unexpected::Unsigned(value), &self))
+                }
             }
 
             fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
@@ -280,7 +290,7 @@ impl<'de, T: Threshold> Deserialize<'de> for Switch<T> {
                 if value { Err(E::invalid_value(Unexpected::Bool(value), &self)) } else { Ok(Switch::Off) }
             }
         }
-        deserializer.deserialize_any(Of(std::marker::PhantomData))
+        deserializer.deserialize_any(Of(PhantomData))
     }
 }
 
@@ -293,22 +303,5 @@ pub fn pretended<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Strin
             let expected = format!("a word that begins with {}", PRETEND_PREFIXES.join(", "));
             Err(D::Error::invalid_value(Unexpected::Str(word), &expected.as_str()))
         }
-    }
-}
-
-struct Number<T> {
-    expected: &'static str,
-    check: fn(u64) -> Option<T>,
-}
-
-impl<T> Visitor<'_> for Number<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.expected)
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<T, E> {
-        (self.check)(value).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(value), &self))
     }
 }

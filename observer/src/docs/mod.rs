@@ -12,6 +12,8 @@ pub enum Document {
     AlertSchema,
     /// JSON Schema of an event
     EventSchema,
+    /// JSON Schema of the configuration
+    ConfigSchema,
     /// The metrics, as Markdown
     Metrics,
     /// The rules, as Markdown
@@ -24,6 +26,7 @@ impl Document {
         match self {
             Document::AlertSchema => schema::alert(),
             Document::EventSchema => schema::event(),
+            Document::ConfigSchema => schema::config(),
             Document::Metrics => metrics::document(),
             Document::Rules => rules::document(),
         }

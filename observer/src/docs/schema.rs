@@ -1,4 +1,4 @@
-//! JSON Schemas of what observer writes, made from the types that it writes.
+//! JSON Schemas of what observer writes and of the configuration that it reads, made from their types.
 
 use observer_common::{ALL_KINDS, NAMESPACE_NAMES};
 use schemars::Schema;
@@ -33,6 +33,13 @@ pub fn event() -> String {
     finish(schema, EVENT_SCHEMA)
 }
 
+/// Unlike in what observer writes, a value may be null here: that of a key with nothing behind it.
+pub fn config() -> String {
+    let mut schema = crate::config::schema();
+    one_line(&mut schema);
+    text(schema)
+}
+
 const UUID_V7: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$";
 const RFC3339_NS: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{9}Z$";
 
@@ -42,13 +49,26 @@ fn namespace_set() -> Value {
 
 /// What both have.
 fn finish(mut schema: Schema, name: &str) -> String {
-    schemars::transform::transform_subschemas(&mut tighten, &mut schema);
+    tighten(&mut schema);
+    one_line(&mut schema);
     let time = json!({ "format": "date-time", "pattern": RFC3339_NS });
     narrow(&mut schema, "/properties/time", &time);
     narrow(&mut schema, "/$defs/ProcessRef/properties/start_time", &time);
     schema.insert("title".to_owned(), name.into());
     schema.insert("$id".to_owned(), format!("urn:{}", name.replace(['.', '/'], ":")).into());
+    text(schema)
+}
+
+fn text(schema: Schema) -> String {
     format!("{:#}\n", Value::from(schema))
+}
+
+/// Comments of the sources are broken into lines.
+fn one_line(schema: &mut Schema) {
+    schemars::transform::transform_subschemas(&mut one_line, schema);
+    if let Some(Value::String(description)) = schema.get_mut("description") {
+        *description = description.replace('\n', " ");
+    }
 }
 
 /// Adds what the format promises and a Rust `String` does not say. A place that is not there is left alone: the test
@@ -60,13 +80,10 @@ fn narrow(schema: &mut Schema, pointer: &str, more: &Value) {
 }
 
 /// Absent parts are left out, and nothing is ever null: schemars cannot know that of an `Option`. Nor do validators
-/// look at `uint32`. Comments of the sources are one line here.
+/// look at `uint32`.
 fn tighten(schema: &mut Schema) {
     schemars::transform::transform_subschemas(&mut tighten, schema);
     let Some(object) = schema.as_object_mut() else { return };
-    if let Some(Value::String(description)) = object.get_mut("description") {
-        *description = description.replace('\n', " ");
-    }
     if object.get("format").is_some_and(|it| it == "uint32") {
         object.insert("maximum".to_owned(), u32::MAX.into());
     }
