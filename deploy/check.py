@@ -1,7 +1,7 @@
 """Everything below deploy/ that can be checked without a cluster. `cargo xtask deploy-check` runs it, with the tools that it
-needs; `--write` writes the plain manifests anew.
+needs; `--write` writes anew what is made of something else.
 
-Needs PyYAML, jsonschema and kubernetes-validate; helm, kubectl and promtool by the paths given.
+Needs PyYAML, jsonschema and kubernetes-validate; helm, kubectl, promtool and observer by the paths given.
 """
 
 import argparse
@@ -36,6 +36,19 @@ EVERYTHING = MONITORING + [
     "podLabels.team=security",
     "podAnnotations.note=x",
     "nodeSelector.pool=a",
+    "config.limits.memory.near_percent=off",
+    "config.limits.overrides[0].containers.namespace=batch",
+    "config.limits.overrides[0].changes=false",
+    "config.sinks[0].type=webhook",
+    "config.sinks[0].name=siem",
+    "config.sinks[0].url=https://siem.example/in",
+    "config.sinks[0].header_files.Authorization=/etc/observer-secret/token",
+    "config.sinks[1].type=syslog",
+    "config.sinks[1].name=logs",
+    "config.sinks[1].address=tls://logs.example:6514",
+    "config.sinks[2].type=alertmanager",
+    "config.sinks[2].name=am",
+    "config.sinks[2].url=http://alertmanager.monitoring:9093",
 ]
 # What must be refused, and a word of the reason.
 REFUSED = [
@@ -43,6 +56,10 @@ REFUSED = [
     (["image.tga=1"], "tga"),
     (["capabilities={ALL}"], "capabilities"),
     (["config.http.listen=9736"], "listen"),
+    (["config.http.listen=off"], "listen"),
+    (["config.rings.event_bytes=8192"], "event_bytes"),
+    (["config.sinks[0].type=file", "config.sinks[0].name=a"], "path"),
+    (["config.limits.memory.near_percent=101"], "near_percent"),
     (["seccompProfile.type=None"], "seccompProfile"),
     (["secret.env.LD_PRELOAD=/a"], "LD_PRELOAD"),
 ]
@@ -105,6 +122,42 @@ def plain(text):
     return "# Made of the chart by `cargo xtask deploy-check --write`. Change the chart.\n" + "\n".join(kept) + "\n"
 
 
+def values_schema():
+    """The chart's own values by hand; the configuration within them by the agent's schema, as a draft 7 of it that every helm
+    reads."""
+    path = CHART / "values.schema.json"
+    schema = json.loads(path.read_text())
+    config = json.loads((DEPLOY.parent / "docs/schema/config.schema.json").read_text())
+
+    def older(node):
+        if isinstance(node, list):
+            return [older(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        names = {"dependentRequired": "dependencies"}
+        node = {names.get(key, key): older(value) for key, value in node.items()}
+        if isinstance(node.get("$ref"), str):
+            node["$ref"] = node["$ref"].replace("#/$defs/", "#/definitions/config")
+        return node
+
+    config = older(config)
+    parts = {"config" + name: part for name, part in config.pop("$defs").items()}
+    for key in ("$schema", "$id"):
+        del config[key]
+    own = {name: part for name, part in schema["definitions"].items() if not name.startswith("config")}
+    schema["definitions"] = own | {"config": config} | parts
+    return path, json.dumps(schema, indent=1) + "\n"
+
+
+def agents_view(observer, name, text):
+    """What the agent says of the configuration that the chart gives it."""
+    (config,) = [d["data"]["observer.yaml"] for d in documents(text) if "observer.yaml" in d.get("data", {})]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(config)
+        file.flush()
+        run(observer, "config", "check", "--config", file.name)
+
+
 def generated(helm):
     base = documents(template(helm, []))
     names = {(document["kind"], document["metadata"]["name"]) for document in base}
@@ -120,8 +173,10 @@ def generated(helm):
     }
 
 
-def charts(helm):
+def charts(helm, observer):
     run(helm, "lint", "--strict", CHART)
+    for name, values in (("the chart's defaults", []), ("the chart with everything", EVERYTHING)):
+        agents_view(observer, name, template(helm, values))
     core = ["DaemonSet", "ConfigMap", "ServiceAccount", "NetworkPolicy"]
     for version in (OLDEST, "1.29", "1.30", NEWEST):
         validate("the chart's defaults", template(helm, [], version), version, core)
@@ -273,16 +328,18 @@ def queries(promtool):
 
 def main():
     parser = argparse.ArgumentParser()
-    for tool in ("helm", "kubectl", "promtool"):
+    for tool in ("helm", "kubectl", "promtool", "observer"):
         parser.add_argument(f"--{tool}", required=True)
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
-    for path, text in generated(args.helm).items():
-        if args.write:
-            path.write_text(text)
-        elif not path.exists() or path.read_text() != text:
-            problem(f"{path.relative_to(DEPLOY.parent)} is not what the chart gives; run: cargo xtask deploy-check --write")
-    charts(args.helm)
+    # First what helm itself goes by.
+    for made in (lambda: [values_schema()], lambda: generated(args.helm).items()):
+        for path, text in made():
+            if args.write:
+                path.write_text(text)
+            elif not path.exists() or path.read_text() != text:
+                problem(f"{path.relative_to(DEPLOY.parent)} is out of date; run: cargo xtask deploy-check --write")
+    charts(args.helm, args.observer)
     strictness(args.helm)
     privileges(args.helm)
     kustomize(args.kubectl)

@@ -31,10 +31,10 @@ pub fn verb() -> Result<()> {
         .env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", &mut doc)?;
 
-    deploy_check::check(false)?;
-
     build::quick()?;
-    docs::check()
+    docs::check()?;
+
+    deploy_check::check(false)
 }
 
 /// Lints the kernel programs as what they are: code for the BPF target, seen by the clippy that belongs to the

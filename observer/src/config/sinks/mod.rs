@@ -1,28 +1,31 @@
 //! Where alerts are delivered beyond standard output: the list `sinks`.
-//!
-//! A sink's `type` stands first, so that everything after it is read by the type's own structure: an error has the line
-//! and the keys of what is really there. (serde's tagged enumerations keep what they read in between, without lines.)
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+mod address;
+mod entry;
+mod request;
+
+use std::{collections::BTreeMap, path::PathBuf};
 
 use http::Uri;
 use schemars::JsonSchema;
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visitor, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{schema, values};
+use super::{
+    named::{self, name},
+    schema, values,
+};
 use crate::model::Severity;
+pub use address::{HostPort, SyslogAddress};
+pub(super) use request::OURS;
+use request::{header_files, headers, labels, url, write_uri};
 
 /// Sinks beyond this number are a mistake.
 pub(super) const MAX_SINKS: usize = 32;
-/// Names are labels of metrics and keys of the store.
-pub(super) const MAX_NAME_BYTES: usize = 63;
 
-/// One entry of `sinks`; its `type` stands first.
+/// One entry of `sinks`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
+#[schemars(transform = schema::by_type)]
 pub enum SinkConfig {
     File(FileSink),
     Syslog(SyslogSink),
@@ -322,87 +325,6 @@ pub struct Tls {
     pub key: Option<PathBuf>,
 }
 
-/// `udp://HOST:PORT`, `tcp://HOST:PORT`, `tls://HOST:PORT`, `unix:///PATH`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SyslogAddress {
-    Udp(HostPort),
-    Tcp(HostPort),
-    Tls(HostPort),
-    Unix(PathBuf),
-}
-
-/// A name or address, without brackets, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    pub host: String,
-    pub port: u16,
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl SyslogAddress {
-    fn parse(text: &str) -> Option<Self> {
-        if let Some(path) = text.strip_prefix("unix://") {
-            let path = PathBuf::from(path);
-            return path.is_absolute().then_some(SyslogAddress::Unix(path));
-        }
-        let (scheme, rest) = text.split_once("://")?;
-        let (host, port) = rest.rsplit_once(':')?;
-        let port = port.parse().ok().filter(|port| *port != 0)?;
-        let host = match host.strip_prefix('[') {
-            Some(inner) => {
-                let inner = inner.strip_suffix(']')?;
-                inner.parse::<std::net::Ipv6Addr>().ok()?;
-                inner
-            }
-            None => {
-                let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-                (!host.is_empty() && host.chars().all(harmless)).then_some(host)?
-            }
-        };
-        let place = HostPort { host: host.to_owned(), port };
-        match scheme {
-            "udp" => Some(SyslogAddress::Udp(place)),
-            "tcp" => Some(SyslogAddress::Tcp(place)),
-            "tls" => Some(SyslogAddress::Tls(place)),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for SyslogAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SyslogAddress::Udp(place) => write!(f, "udp://{place}"),
-            SyslogAddress::Tcp(place) => write!(f, "tcp://{place}"),
-            SyslogAddress::Tls(place) => write!(f, "tls://{place}"),
-            SyslogAddress::Unix(path) => write!(f, "unix://{}", path.display()),
-        }
-    }
-}
-
-impl Serialize for SyslogAddress {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for SyslogAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let expected = "udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH";
-        SyslogAddress::parse(&text).ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &expected))
-    }
-}
-
 /// RFC 5424, table 1: those that a daemon may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -423,201 +345,7 @@ pub enum Facility {
     Local7 = 23,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Type {
-    File,
-    Syslog,
-    Webhook,
-    Alertmanager,
-    Otlp,
-}
-
-impl<'de> Deserialize<'de> for SinkConfig {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entry;
-        impl<'de> Visitor<'de> for Entry {
-            type Value = SinkConfig;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("keys with values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SinkConfig, A::Error> {
-                let expected = "`type` as the first key of a sink";
-                match map.next_key::<String>()? {
-                    Some(key) if key == "type" => {}
-                    Some(key) => return Err(A::Error::invalid_value(Unexpected::Other(&key), &expected)),
-                    None => return Err(A::Error::invalid_value(Unexpected::Map, &expected)),
-                }
-                let kind = map.next_value()?;
-                let rest = MapAccessDeserializer::new(map);
-                match kind {
-                    Type::File => Deserialize::deserialize(rest).map(SinkConfig::File),
-                    Type::Syslog => Deserialize::deserialize(rest).map(SinkConfig::Syslog),
-                    Type::Webhook => Deserialize::deserialize(rest).map(SinkConfig::Webhook),
-                    Type::Alertmanager => Deserialize::deserialize(rest).map(SinkConfig::Alertmanager),
-                    Type::Otlp => Deserialize::deserialize(rest).map(SinkConfig::Otlp),
-                }
-            }
-        }
-        deserializer.deserialize_map(Entry)
-    }
-}
-
 /// The list, in which a name stands once.
 pub(super) fn sinks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SinkConfig>, D::Error> {
-    named_once(deserializer, MAX_SINKS, "sink", SinkConfig::name)
-}
-
-/// Reads a list of at most `limit` things with different names.
-pub(super) fn named_once<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-    limit: usize,
-    what: &'static str,
-    name: fn(&T) -> &str,
-) -> Result<Vec<T>, D::Error> {
-    struct List<T> {
-        limit: usize,
-        what: &'static str,
-        name: fn(&T) -> &str,
-    }
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-            let mut list: Vec<T> = Vec::new();
-            while let Some(item) = seq.next_element_seed(Once { list: &list, of: &self })? {
-                list.push(item);
-            }
-            Ok(list)
-        }
-    }
-    /// Checked where the item is read, so that an error has its line.
-    struct Once<'a, T> {
-        list: &'a [T],
-        of: &'a List<T>,
-    }
-    impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Once<'_, T> {
-        type Value = T;
-
-        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
-            let item = T::deserialize(deserializer)?;
-            let List { limit, what, name } = self.of;
-            if self.list.len() == *limit {
-                return Err(D::Error::custom(format!("more than {limit} of these, expected fewer")));
-            }
-            if self.list.iter().any(|it| name(it) == name(&item)) {
-                let name = name(&item);
-                return Err(D::Error::custom(format!(
-                    "a second {what} with the name `{name}`, expected different names"
-                )));
-            }
-            Ok(item)
-        }
-    }
-    deserializer.deserialize_seq(List { limit, what, name })
-}
-
-pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let harmless = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
-    if !text.is_empty()
-        && text.len() <= MAX_NAME_BYTES
-        && text.chars().all(harmless)
-        && !RESERVED.contains(&&*text)
-    {
-        Ok(text)
-    } else {
-        let expected = "a name of at most 63 of a-z, 0-9, - and _, other than stdout, socket and store";
-        Err(D::Error::invalid_value(Unexpected::Str(&text), &expected))
-    }
-}
-
-/// Labels that metrics have already.
-pub(super) const RESERVED: &[&str] = &["stdout", "socket", "store"];
-
-fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uri, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let good = |uri: &Uri| {
-        // A password in a URL would be a secret in the configuration, and in whatever shows the URL.
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|host| !host.is_empty())
-            && uri.authority().is_some_and(|it| !it.as_str().contains('@'))
-    };
-    let expected = "http://HOST[:PORT][/PATH] or https://..., without user and password";
-    text.parse().ok().filter(good).ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &expected))
-}
-
-fn write_uri<S: serde::Serializer>(uri: &Uri, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(uri)
-}
-
-/// Headers that are ours to set.
-pub(super) const OURS: &[&str] =
-    &["host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "te"];
-
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct HeaderName(String);
-
-impl<'de> Deserialize<'de> for HeaderName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match http::HeaderName::try_from(&text) {
-            Ok(name) if !OURS.contains(&name.as_str()) => Ok(HeaderName(text)),
-            _ => Err(D::Error::invalid_value(
-                Unexpected::Str(&text),
-                &"the name of a header that is not set anyway",
-            )),
-        }
-    }
-}
-
-#[derive(Clone)]
-struct HeaderValue(String);
-
-impl<'de> Deserialize<'de> for HeaderValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match http::HeaderValue::try_from(&text) {
-            Ok(_) => Ok(HeaderValue(text)),
-            Err(_) => Err(D::Error::invalid_value(
-                Unexpected::Str(&text),
-                &"a header's value: visible ASCII characters",
-            )),
-        }
-    }
-}
-
-fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let map = BTreeMap::<HeaderName, HeaderValue>::deserialize(deserializer)?;
-    Ok(map.into_iter().map(|(name, value)| (name.0, value.0)).collect())
-}
-
-fn header_files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, PathBuf>, D::Error> {
-    let map = BTreeMap::<HeaderName, values::AbsolutePath>::deserialize(deserializer)?;
-    Ok(map.into_iter().map(|(name, value)| (name.0, value.0)).collect())
-}
-
-fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    #[derive(PartialEq, Eq, PartialOrd, Ord)]
-    struct Label(String);
-    impl<'de> Deserialize<'de> for Label {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            let text = String::deserialize(deserializer)?;
-            let first = text.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-            if first && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-                Ok(Label(text))
-            } else {
-                let expected = "a label's name: letters, digits and _, with no digit first";
-                Err(D::Error::invalid_value(Unexpected::Str(&text), &expected))
-            }
-        }
-    }
-    let map = BTreeMap::<Label, String>::deserialize(deserializer)?;
-    Ok(map.into_iter().map(|(name, value)| (name.0, value)).collect())
+    named::named_once(deserializer, MAX_SINKS, "sink", SinkConfig::name)
 }
