@@ -134,8 +134,7 @@ def values_schema():
             return [older(item) for item in node]
         if not isinstance(node, dict):
             return node
-        names = {"dependentRequired": "dependencies"}
-        node = {names.get(key, key): older(value) for key, value in node.items()}
+        node = {key: older(value) for key, value in node.items()}
         if isinstance(node.get("$ref"), str):
             node["$ref"] = node["$ref"].replace("#/$defs/", "#/definitions/config")
         return node
@@ -155,7 +154,9 @@ def agents_view(observer, name, text):
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(config)
         file.flush()
-        run(observer, "config", "check", "--config", file.name)
+        said = subprocess.run([observer, "config", "check", "--config", file.name], capture_output=True, text=True)
+    if said.returncode != 0:
+        problem(f"{name}: the agent refuses its configuration: {said.stderr}")
 
 
 def generated(helm):

@@ -37,9 +37,13 @@ const MAX_QUOTED: usize = 60;
 
 /// Says in our words what the reader found.
 pub(super) fn explain(path: &Path, text: &str, error: &Error) -> ConfigError {
-    let location = error.location();
-    let line = location.map_or(1, |it| it.line().max(1));
-    let found = location.and_then(|location| {
+    let line = error.location().map_or(1, |it| it.line().max(1));
+    // What an alias stands for is wrong at the place where it is used; what it is stands where its anchor does.
+    let mut error = error;
+    while let Error::AliasError { error: inner, .. } = error {
+        error = inner;
+    }
+    let found = error.location().and_then(|location| {
         let span = location.span();
         let (start, length) =
             (usize::try_from(span.byte_offset()?).ok()?, usize::try_from(span.byte_len()?).ok()?);

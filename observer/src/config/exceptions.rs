@@ -31,20 +31,21 @@ pub struct ExceptionConfig {
     pub executables: Vec<String>,
 }
 
-/// As it stands in the file. All that is there must fit, and something besides `executables` must be there.
+/// An alert is not wanted if all that is there fits; something besides `executables` must be there.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(
     rename = "Exception",
     extend(
         "anyOf" = [
-            { "required": ["rules"] },
-            { "required": ["images"] },
-            { "required": ["image_digests"] },
-            { "required": ["containers"] },
-            { "required": ["namespaces"] },
+            { "required": ["rules"], "properties": { "rules": { "minItems": 1 } } },
+            { "required": ["images"], "properties": { "images": { "minItems": 1 } } },
+            { "required": ["image_digests"], "properties": { "image_digests": { "minItems": 1 } } },
+            { "required": ["containers"], "properties": { "containers": { "minItems": 1 } } },
+            { "required": ["namespaces"], "properties": { "namespaces": { "minItems": 1 } } },
         ],
-        "dependentRequired" = { "executables": ["image_digests"] }
+        "if" = { "required": ["executables"], "properties": { "executables": { "minItems": 1 } } },
+        "then" = { "required": ["image_digests"], "properties": { "image_digests": { "minItems": 1 } } }
     )
 )]
 pub(super) struct Entry {
@@ -138,13 +139,16 @@ fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
     if !text.trim().is_empty() && text.len() <= MAX_REASON_BYTES {
         Ok(text)
     } else {
-        Err(D::Error::invalid_value(Unexpected::Str(&text), &"a reason of at most 1024 bytes"))
+        let expected = format!("a reason of at most {MAX_REASON_BYTES} bytes");
+        Err(D::Error::invalid_value(Unexpected::Str(&text), &&*expected))
     }
 }
 
 fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &"a date, such as 2027-01-31"))
+    // Its parser would take a time of day and leave it out.
+    let date = if text.len() == "2027-01-31".len() { text.parse().ok() } else { None };
+    date.ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &"a date, such as 2027-01-31"))
 }
 
 fn write_date<S: serde::Serializer>(date: &Date, serializer: S) -> Result<S::Ok, S::Error> {

@@ -38,7 +38,8 @@ pub const DEFAULT_YAML: &str = include_str!("default.yaml");
 /// A file beyond this is a mistake.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Everything that can be configured. `default.yaml` explains each key to the user; a test holds the two together.
+/// Everything that can be configured; what is left out has its default.
+// `default.yaml` explains each key to the user; a test holds the two together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {

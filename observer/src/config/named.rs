@@ -9,8 +9,8 @@ use serde::{
 
 /// Names are labels of metrics and keys of the store.
 pub const MAX_NAME_BYTES: usize = 63;
-/// Labels that metrics have already.
-pub const RESERVED: &[&str] = &["stdout", "socket", "store"];
+/// What metrics call the agent's own ways of alerts; no name of the configuration is to be taken for one of them.
+pub const RESERVED: [&str; 3] = ["stdout", "socket", "store"];
 
 /// Reads a list of at most `limit` things with different names.
 pub fn named_once<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
@@ -51,7 +51,7 @@ pub fn named_once<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
             let item = T::deserialize(deserializer)?;
             let List { limit, what, name } = self.of;
             if self.list.len() == *limit {
-                return Err(D::Error::custom(format!("more than {limit} of these, expected fewer")));
+                return Err(D::Error::custom(format!("one {what} too many, expected at most {limit}")));
             }
             if self.list.iter().any(|it| name(it) == name(&item)) {
                 let name = name(&item);
@@ -75,7 +75,10 @@ pub fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
     {
         Ok(text)
     } else {
-        let expected = "a name of at most 63 of a-z, 0-9, - and _, other than stdout, socket and store";
-        Err(D::Error::invalid_value(Unexpected::Str(&text), &expected))
+        let [first, second, third] = RESERVED;
+        let others = format!("{first}, {second} and {third}");
+        let expected =
+            format!("a name of at most {MAX_NAME_BYTES} of a-z, 0-9, - and _, other than {others}");
+        Err(D::Error::invalid_value(Unexpected::Str(&text), &&*expected))
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration's JSON Schema, for editors and for whoever writes the file by a program: what can be said of each
-//! value without reading the file as the agent does. It refuses nothing that the agent takes, but for unquoted numbers
-//! and dates where text is meant; tests hold the two together.
+//! value without reading the file as the agent does. Unlike the agent it tells text from numbers, `true` and `false`: it refuses
+//! `sweep_seconds: "5"` and `node: 5`. Otherwise it refuses nothing that the agent takes; tests hold the two together.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{
     Config,
     named::{MAX_NAME_BYTES, RESERVED},
     sinks::OURS,
-    values::{MAX_SOCKET_PATH_BYTES, RING_BYTES, Switch, Threshold},
+    values::{MAX_PATTERN_BYTES, MAX_SOCKET_PATH_BYTES, RING_BYTES, Switch, Threshold},
 };
 use crate::kernel::PRETEND_PREFIXES;
 
@@ -29,7 +29,7 @@ pub fn node(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"], "pattern": SOMETHING })
 }
 
-/// Addresses are left to the agent: `[::1]:9736` has more shapes than a pattern should.
+/// Which numbers and groups make an address is left to the agent.
 pub fn listen(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "anyOf": [
@@ -63,7 +63,7 @@ pub fn ring_bytes(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub fn patterns(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "type": "string", "minLength": 1, "maxLength": 512 } })
+    json_schema!({ "type": "array", "items": { "type": "string", "minLength": 1, "maxLength": MAX_PATTERN_BYTES } })
 }
 
 pub fn pretended(_: &mut SchemaGenerator) -> Schema {
@@ -113,23 +113,24 @@ pub fn syslog_address(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub fn headers(_: &mut SchemaGenerator) -> Schema {
-    map(&header_names(), &json!({ "type": "string" }))
+    headers_with(&json!({ "type": "string" }))
 }
 
 pub fn header_files(_: &mut SchemaGenerator) -> Schema {
-    map(&header_names(), &json!({ "type": "string", "pattern": ABSOLUTE }))
+    headers_with(&json!({ "type": "string", "pattern": ABSOLUTE }))
 }
 
 pub fn labels(_: &mut SchemaGenerator) -> Schema {
-    map(&json!({ "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" }), &json!({ "type": "string" }))
+    json_schema!({
+        "type": "object",
+        "patternProperties": { "^[A-Za-z_][A-Za-z0-9_]*$": { "type": "string" } },
+        "additionalProperties": false,
+    })
 }
 
-fn map(names: &Value, values: &Value) -> Schema {
-    json_schema!({ "type": "object", "propertyNames": names, "additionalProperties": values })
-}
-
-/// RFC 9110, section 5.1, without those that are ours to set, however they are written.
-fn header_names() -> Value {
+/// Names by RFC 9110, section 5.1, without those that are ours to set, however they are written. (Not by `propertyNames`: helm's
+/// validator then names a wrong place.)
+fn headers_with(values: &Value) -> Schema {
     let any_case =
         |name: &&str| -> String {
             name.chars()
@@ -139,10 +140,9 @@ fn header_names() -> Value {
                 .collect()
         };
     let ours: Vec<String> = OURS.iter().map(any_case).collect();
-    json!({
-        "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
-        "not": { "pattern": format!("^({})$", ours.join("|")) },
-    })
+    let (name, ours) = ("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", format!("^({})$", ours.join("|")));
+    let properties = json!({ name: values, ours: false });
+    json_schema!({ "type": "object", "patternProperties": properties, "additionalProperties": false })
 }
 
 pub fn reason(_: &mut SchemaGenerator) -> Schema {

@@ -17,6 +17,7 @@ use crate::kernel::PRETEND_PREFIXES;
 
 /// `sun_path` of unix(7), less the byte that ends it.
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+pub const MAX_PATTERN_BYTES: usize = 512;
 
 pub fn node<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let name = Option::<String>::deserialize(deserializer)?;
@@ -68,10 +69,11 @@ pub fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String
     impl<'de> Deserialize<'de> for Pattern {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let text = String::deserialize(deserializer)?;
-            if !text.is_empty() && text.len() <= 512 {
+            if !text.is_empty() && text.len() <= MAX_PATTERN_BYTES {
                 Ok(Pattern(text))
             } else {
-                Err(D::Error::invalid_value(Unexpected::Str(&text), &"a word of at most 512 bytes"))
+                let expected = format!("a word of at most {MAX_PATTERN_BYTES} bytes");
+                Err(D::Error::invalid_value(Unexpected::Str(&text), &&*expected))
             }
         }
     }
@@ -183,8 +185,8 @@ pub fn sockets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<
             if path.is_absolute() && path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
                 Ok(Socket(path.to_owned()))
             } else {
-                let expected = "a socket's absolute path of at most 107 bytes";
-                Err(D::Error::invalid_value(Unexpected::Str(&text), &expected))
+                let expected = format!("a socket's absolute path of at most {MAX_SOCKET_PATH_BYTES} bytes");
+                Err(D::Error::invalid_value(Unexpected::Str(&text), &&*expected))
             }
         }
     }

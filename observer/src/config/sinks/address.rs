@@ -41,7 +41,8 @@ impl SyslogAddress {
         }
         let (scheme, rest) = text.split_once("://")?;
         let (host, port) = rest.rsplit_once(':')?;
-        let port = port.parse().ok().filter(|port| *port != 0)?;
+        let digits = port.bytes().all(|it| it.is_ascii_digit()) && port.len() <= 5;
+        let port = port.parse().ok().filter(|port| digits && *port != 0)?;
         let host = match host.strip_prefix('[') {
             Some(inner) => {
                 let inner = inner.strip_suffix(']')?;

@@ -89,7 +89,7 @@ struct AnySink {
     rotate_hours: u32,
     #[serde(default, deserialize_with = "values::keep")]
     keep: u32,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_address")]
     address: Option<SyslogAddress>,
     #[serde(default)]
     facility: Facility,
@@ -113,6 +113,11 @@ struct AnySink {
     tls: Tls,
     #[serde(default, deserialize_with = "values::timeout_seconds")]
     timeout_seconds: u64,
+}
+
+/// A value that is there is no null.
+fn some_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SyslogAddress>, D::Error> {
+    SyslogAddress::deserialize(deserializer).map(Some)
 }
 
 impl AnySink {

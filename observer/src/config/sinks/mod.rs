@@ -131,6 +131,7 @@ pub struct FileSink {
     pub rotate_bytes: u64,
     /// ... or is so old; 0 for never.
     #[serde(default)]
+    #[schemars(range(max = u32::MAX))]
     pub rotate_hours: u32,
     /// Older files that are kept.
     #[serde(default = "keep", deserialize_with = "values::keep")]
