@@ -2,13 +2,13 @@
 //! receivers of alerts that need no kernel are tried in observer/tests/receivers.rs.
 
 use crate::lab;
-use observer_live::agent::{Agent, Config};
+use observer_live::agent::{self, Agent, Config};
 use observer_live::lab::skipped;
 use observer_live::spec::Spec;
 use observer_live::{host, http, pace, rootfs, scratch, wait};
 use serde_json::Value;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -199,4 +199,75 @@ fn promtool_has_nothing_to_say_about_a_running_agent() {
     std::fs::write(&rules, impatient(&deployed_rules())).expect("write the rules");
     rootfs::run(Command::new("promtool").args(["check", "rules"]).arg(rules));
     agent.finish();
+}
+
+/// Answers every question for an IPv4 address with 127.0.0.1, and what else is asked with nothing (RFC 1035, section 4.1).
+fn name_server() -> SocketAddr {
+    let socket = UdpSocket::bind((Ipv4Addr::new(127, 18, 53, 1), 53)).expect("a name server's socket");
+    let address = socket.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, peer)) = socket.recv_from(&mut question) {
+            // The name, ended by a zero, then type and class.
+            let Some(name) = question[12..length].iter().position(|byte| *byte == 0) else { continue };
+            let end = 12 + name + 1 + 4;
+            let is_a = question[end - 4..end] == [0, 1, 0, 1];
+            let mut answer = question[..2].to_vec();
+            answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+            answer.extend(&question[12..end]);
+            if is_a {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+            }
+            let _ = socket.send_to(&answer, peer);
+        }
+    });
+    address
+}
+
+/// The static agent finds a sink by its name, and loads none of the modules that the host's nsswitch.conf names: they want the C
+/// library that they were built with, and bring down a process that has another one.
+#[test]
+fn a_sinks_name_is_looked_up_without_the_hosts_modules() {
+    let Some(lab) = lab() else { return };
+    let binary = agent::binary();
+    let segments = Command::new("readelf").arg("-lW").arg(&binary).output().expect("readelf of binutils");
+    if String::from_utf8_lossy(&segments.stdout).contains("INTERP") {
+        skipped(&format!("{} is linked dynamically: its modules are its own C library's", binary.display()));
+        return;
+    }
+    let server = name_server().ip();
+    let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a receiver");
+    receiver.set_read_timeout(Some(pace::patience(Duration::from_secs(10)))).expect("a limit");
+    let port = receiver.local_addr().expect("its address").port();
+    let sink = format!(
+        "store: {{path: \"{}\"}}\nsinks:\n  - {{type: syslog, name: logs, address: \"udp://siem.observer.test:{port}\"}}\n",
+        scratch::subdir("store").display()
+    );
+    // hesiod comes with Debian's C library, and knows no hosts.
+    let module = "/lib/x86_64-linux-gnu/libnss_hesiod.so.2";
+    assert!(
+        pace::emulated() || Path::new(module).exists(),
+        "{module} is not there: nothing is proven without it"
+    );
+    let files = [
+        ("nsswitch.conf", "hosts: hesiod files dns\n".to_owned()),
+        ("resolv.conf", format!("nameserver {server}\n")),
+        ("hosts", "127.0.0.1 localhost\n".to_owned()),
+    ];
+    Agent::end_kept();
+    let agent =
+        Agent::with_own_etc(Config::new(&sink), &files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let container = lab.container(Spec::privileged("named"));
+    let target = host::target();
+    container.sh(&format!("nsenter -t {} -m sh -c true", target.pid())).ok();
+    agent.wait_for("namespace.escape", &container.id);
+    let mut message = [0; 65536];
+    let arrived = receiver.recv(&mut message);
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", agent.pid())).expect("the agent's maps");
+    let loaded: Vec<&str> = maps.lines().filter(|line| line.contains(".so")).collect();
+    assert_eq!(loaded, [""; 0], "the agent has loaded modules");
+    let length = arrived.unwrap_or_else(|error| panic!("nothing arrived: {error}: {}", agent.log_tail()));
+    let message = String::from_utf8_lossy(&message[..length]);
+    assert!(message.contains(" namespace.escape ") && message.contains(&container.id), "{message}");
+    agent.stop();
 }

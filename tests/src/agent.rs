@@ -103,7 +103,7 @@ impl Agent {
         let kept = KEPT.lock().expect("the kept agent").take();
         let Some(mut agent) = kept else {
             scratch::at_exit(Self::end_kept);
-            return Self::launch(Config::new(""), true);
+            return Self::launch(Config::new(""), true, |_| ());
         };
         let before = agent.seen.0.lock().expect("the alerts").alerts.len();
         agent.since = Some((before, SystemTime::now()));
@@ -120,10 +120,18 @@ impl Agent {
 
     /// Starts it and waits until it says that it is armed.
     pub fn with(config: Config) -> Self {
-        Self::launch(config, false)
+        Self::launch(config, false, |_| ())
     }
 
-    fn launch(config: Config, kept: bool) -> Self {
+    /// The same, with files in `/etc` that are not the host's.
+    pub fn with_own_etc(config: Config, files: &[(&str, &str)]) -> Self {
+        let dir = scratch::subdir("etc");
+        Self::launch(config, false, |command| {
+            host::with_own_etc(command, &dir, files);
+        })
+    }
+
+    fn launch(config: Config, kept: bool, prepare: impl FnOnce(&mut Command)) -> Self {
         let log = config.path.with_extension(format!("{}.log", scratch::unique()));
         let started = Instant::now();
         let mut command = observer(&["run", "--config", config.arg()]);
@@ -131,6 +139,7 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&log).expect("the agent's log"));
+        prepare(&mut command);
         let child = if kept {
             host::spawn_lasting(command)
         } else {

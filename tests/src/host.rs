@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// The ten names of /proc/PID/ns.
@@ -72,6 +72,32 @@ pub fn die_with_parent(command: &mut Command, signal: i32) -> &mut Command {
     unsafe {
         command.pre_exec(move || {
             libc::prctl(libc::PR_SET_PDEATHSIG, signal);
+            Ok(())
+        })
+    }
+}
+
+/// Gives a child files of its own in place of the host's: each of `files` is laid over the path of that name in `/etc`, in a mnt
+/// namespace that nobody else is in.
+pub fn with_own_etc<'a>(command: &'a mut Command, dir: &Path, files: &[(&str, &str)]) -> &'a mut Command {
+    let path = |path: PathBuf| CString::new(path.into_os_string().into_encoded_bytes()).expect("no NUL");
+    let mut mounts = Vec::new();
+    for (name, text) in files {
+        std::fs::write(dir.join(name), text).expect("a file for a child");
+        mounts.push((path(dir.join(name)), path(Path::new("/etc").join(name))));
+    }
+    let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    // SAFETY: unshare and mount are system calls, with strings that were made before the fork; they touch only the new child's
+    // mnt namespace, from which nothing spreads.
+    unsafe {
+        command.pre_exec(move || {
+            let null = std::ptr::null();
+            check(libc::unshare(libc::CLONE_NEWNS))?;
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            check(libc::mount(null, c"/".as_ptr(), null, private, null.cast()))?;
+            for (from, to) in &mounts {
+                check(libc::mount(from.as_ptr(), to.as_ptr(), null, libc::MS_BIND, null.cast()))?;
+            }
             Ok(())
         })
     }

@@ -9,6 +9,7 @@
 mod backoff;
 mod filter;
 mod format;
+pub mod names;
 mod queue;
 mod store;
 mod transport;
