@@ -33,6 +33,13 @@ EVERYTHING = MONITORING + [
     "imagePullSecrets[0].name=registry",
     "secret.name=tokens",
     "secret.env.OBSERVER_SINK_SIEM_TLS_KEY_FILE=/etc/observer-secret/key",
+    "extraVolumes[0].name=archive",
+    "extraVolumes[0].hostPath.path=/var/log/observer",
+    "extraVolumeMounts[0].name=archive",
+    "extraVolumeMounts[0].mountPath=/archive",
+    "hostNetwork=true",
+    "capabilities={BPF,PERFMON,SYS_PTRACE,DAC_READ_SEARCH,SYS_NICE,AUDIT_READ}",
+    "config.audit.apparmor=true",
     "podLabels.team=security",
     "podAnnotations.note=x",
     "nodeSelector.pool=a",
@@ -49,7 +56,15 @@ EVERYTHING = MONITORING + [
     "config.sinks[2].type=alertmanager",
     "config.sinks[2].name=am",
     "config.sinks[2].url=http://alertmanager.monitoring:9093",
+    "config.sinks[3].type=file",
+    "config.sinks[3].name=archive",
+    "config.sinks[3].path=/archive/alerts.json",
+    "config.sinks[4].type=syslog",
+    "config.sinks[4].name=journal",
+    "config.sinks[4].address=unix:///host/run/systemd/journal/dev-log",
 ]
+FILE = ["config.sinks[0].type=file", "config.sinks[0].name=a", "config.sinks[0].path=/var/lib/observer/a"]
+SYSLOG = ["config.sinks[0].type=syslog", "config.sinks[0].name=a"]
 # What must be refused, and a word of the reason.
 REFUSED = [
     (["nosuch=1"], "nosuch"),
@@ -57,11 +72,36 @@ REFUSED = [
     (["capabilities={ALL}"], "capabilities"),
     (["config.http.listen=9736"], "listen"),
     (["config.http.listen=off"], "listen"),
+    (["config.http.listen=127.0.0.1:9736"], "listen"),
+    (["config.http.listen=0.0.0.0:65536"], "listen"),
     (["config.rings.event_bytes=8192"], "event_bytes"),
     (["config.sinks[0].type=file", "config.sinks[0].name=a"], "path"),
     (["config.limits.memory.near_percent=101"], "near_percent"),
     (["seccompProfile.type=None"], "seccompProfile"),
+    (["seccompProfile.type=Localhost"], "localhostProfile"),
+    (["appArmorProfile.localhostProfile=a"], "localhostProfile"),
+    (["capabilities={CAP_BPF}"], "capabilities"),
+    (["podLabels.app\\.kubernetes\\.io/name=a"], "podLabels"),
     (["secret.env.LD_PRELOAD=/a"], "LD_PRELOAD"),
+    # What is not in the pod.
+    (["config.store.path=/data"], "config.store.path"),
+    (["config.socket.path=/tmp/a.sock"], "config.socket.path"),
+    (["config.host.cri_sockets[0]=/var/snap/a.sock"], "cri_sockets"),
+    (FILE + ["config.sinks[0].path=/var/log/a"], "/var/log/a"),
+    (FILE + ["config.sinks[0].path=/var/lib/observers/a"], "/var/lib/observers/a"),
+    (SYSLOG + ["config.sinks[0].address=unix:///dev/log"], "/host/run/systemd/journal/dev-log"),
+    (SYSLOG + ["config.sinks[0].address=tls://h:1", "config.sinks[0].tls.ca=/etc/observer-secret/ca"], "tls.ca"),
+    (FILE + ["secret.env.OBSERVER_SINK_A_TLS_CA_FILE=/etc/observer-secret/ca"], "/etc/observer-secret/ca"),
+    (["secret.env.OBSERVER_SINK_A_TLS_CA_FILE=/etc/observer/ca"], "fits no sink"),
+    (FILE + [value.replace("[0]", "[1]") for value in FILE], "two are called a"),
+    (["config.audit.apparmor=true"], "AUDIT_READ"),
+]
+# AppArmor's profile, and how it was said before Kubernetes 1.30.
+APPARMOR = [
+    ([], "unconfined"),
+    (["appArmorProfile.type=RuntimeDefault"], "runtime/default"),
+    (["appArmorProfile.type=Localhost", "appArmorProfile.localhostProfile=agent"], "localhost/agent"),
+    (["appArmorProfile=null"], None),
 ]
 
 problems = []
@@ -148,9 +188,15 @@ def values_schema():
     return path, json.dumps(schema, indent=1) + "\n"
 
 
-def agents_view(observer, name, text):
-    """What the agent says of the configuration that the chart gives it."""
+def configuration(text):
+    """The agent's, as the chart gives it."""
     (config,) = [d["data"]["observer.yaml"] for d in documents(text) if "observer.yaml" in d.get("data", {})]
+    return config
+
+
+def agents_view(observer, name, text):
+    """What the agent says of its configuration."""
+    config = configuration(text)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(config)
         file.flush()
@@ -168,8 +214,16 @@ def generated(helm):
         for part in both
         if any((d["kind"], d["metadata"]["name"]) not in names for d in documents(part.removeprefix("---\n")))
     ]
+    text = template(helm, [])
+    # kustomize makes the ConfigMap of the file, with a name of its own for each content: a change is rolled out.
+    parts = [part for part in text.split("\n---\n") if "\nkind: ConfigMap\n" not in part]
+    if len(parts) != len(documents(text)) - 1:
+        problem("the chart's defaults have another number of ConfigMaps than one")
+    manifest = re.sub(r"\n *checksum/config: .*", "", "\n---\n".join(parts))
+    made = "# Made of the chart by `cargo xtask deploy-check --write`; an overlay has its own instead (docs/deploy.md).\n"
     return {
-        DEPLOY / "kubernetes/base/observer.yaml": plain(template(helm, [])),
+        DEPLOY / "kubernetes/base/observer.yaml": plain(manifest),
+        DEPLOY / "kubernetes/base/config/observer.yaml": made + configuration(text),
         DEPLOY / "kubernetes/monitoring/monitoring.yaml": plain("---\n" + "\n---\n".join(extra).rstrip("\n")),
     }
 
@@ -183,6 +237,15 @@ def charts(helm, observer):
         validate("the chart's defaults", template(helm, [], version), version, core)
         monitors = ["PodMonitor", "ServiceMonitor", "Service", "PrometheusRule"]
         validate("the chart with everything", template(helm, EVERYTHING, version), version, core + monitors)
+    for values, annotation in APPARMOR:
+        for version in ("1.29", NEWEST):
+            text = template(helm, values, version)
+            (pod,) = [d["spec"]["template"] for d in validate("a profile of AppArmor", text, version) if d["kind"] == "DaemonSet"]
+            old = pod["metadata"]["annotations"].get("container.apparmor.security.beta.kubernetes.io/observer")
+            new = pod["spec"]["containers"][0]["securityContext"].get("appArmorProfile", {}).get("type")
+            wanted = dict(value.split("=") for value in values).get("appArmorProfile.type", annotation and "Unconfined")
+            if (old, new) != ((annotation, None) if version == "1.29" else (None, wanted)):
+                problem(f"the chart with {values} for Kubernetes {version}: annotation {old}, field {new}")
     for values, word in REFUSED:
         sets = [part for value in values for part in ("--set", value)]
         said = run(helm, "template", "observer", CHART, *sets, fails=True)
@@ -240,9 +303,32 @@ def privileges(helm):
         problem(f"writable mounts: {writable}")
 
 
+def overlay(kubectl):
+    """As docs/deploy.md has it: another configuration and another image, which the pods then have."""
+    document = (DEPLOY.parent / "docs/deploy.md").read_text()
+    text = next(block for block in re.findall(r"```yaml\n(.*?)```", document, re.S) if "configMapGenerator" in block)
+    mine = (DEPLOY / "kubernetes/base/config/observer.yaml").read_text() + "stdout: {format: json}\n"
+    # kustomize wants relative paths.
+    with tempfile.TemporaryDirectory(dir=DEPLOY / "kubernetes") as scratch:
+        path = pathlib.Path(scratch)
+        (path / "observer.yaml").write_text(mine)
+        (path / "kustomization.yaml").write_text(text)
+        found = validate("an overlay", run(kubectl, "kustomize", path))
+    by_kind = {document["kind"]: document for document in found}
+    config, pod = by_kind["ConfigMap"], by_kind["DaemonSet"]["spec"]["template"]["spec"]
+    if config["data"]["observer.yaml"] != mine or config["metadata"]["namespace"] != "observer":
+        problem(f"the overlay's configuration is {config}")
+    mounted = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
+    if mounted != [config["metadata"]["name"]] or mounted == ["observer"]:
+        problem(f"the overlay's pods have the configuration of {mounted}, it is {config['metadata']['name']}")
+    if not pod["containers"][0]["image"].startswith("registry.example/"):
+        problem(f"the overlay's image is {pod['containers'][0]['image']}")
+
+
 def kustomize(kubectl):
     core = ["Namespace", "DaemonSet", "ConfigMap", "ServiceAccount", "NetworkPolicy"]
     validate("the kustomize base", run(kubectl, "kustomize", DEPLOY / "kubernetes/base"), kinds=core)
+    overlay(kubectl)
     monitoring = run(kubectl, "kustomize", DEPLOY / "kubernetes/monitoring")
     validate("the kustomize base with monitoring", monitoring, kinds=core + ["PodMonitor", "PrometheusRule"])
 
@@ -337,6 +423,7 @@ def main():
     for made in (lambda: [values_schema()], lambda: generated(args.helm).items()):
         for path, text in made():
             if args.write:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(text)
             elif not path.exists() or path.read_text() != text:
                 problem(f"{path.relative_to(DEPLOY.parent)} is out of date; run: cargo xtask deploy-check --write")

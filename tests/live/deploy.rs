@@ -33,12 +33,10 @@ fn capabilities() -> Vec<String> {
     lines.map_while(|line| line.strip_prefix("- ")).map(str::to_owned).collect()
 }
 
-/// `observer.yaml` of the manifest's ConfigMap.
+/// Of which kustomize makes the manifest's ConfigMap.
 fn configuration() -> String {
-    let text = manifest();
-    let (_, after) = text.split_once("observer.yaml: |\n").expect("a configuration");
-    let lines = after.lines().take_while(|line| line.starts_with("    "));
-    lines.map(|line| format!("{}\n", &line[4..])).collect()
+    let path = workspace().join("deploy/kubernetes/base/config/observer.yaml");
+    std::fs::read_to_string(path).expect("the configuration")
 }
 
 /// Built once per test process, of what `cargo xtask image` has laid out.
@@ -53,8 +51,8 @@ fn image(docker: &Docker) {
             "nothing in {}: run cargo xtask image, or set OBSERVER_IMAGE",
             context.display()
         );
-        let dockerfile = workspace().join("deploy/docker/Dockerfile");
-        let mut build = docker.command(&["build", "--target", "prepared", "--tag", IMAGE, "--file"]);
+        let dockerfile = workspace().join("deploy/docker/prepared.Dockerfile");
+        let mut build = docker.command(&["build", "--tag", IMAGE, "--file"]);
         rootfs::run(build.arg(dockerfile).arg(context));
     });
 }

@@ -18,7 +18,7 @@ const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 pub fn verb(_: &Args) -> Result<()> {
     setup::ensure(Purpose::Build)?;
     let context = prepare()?;
-    println!("docker build -f deploy/docker/Dockerfile --target prepared -t observer {}", context.display());
+    println!("docker build -f deploy/docker/prepared.Dockerfile -t observer {}", context.display());
     Ok(())
 }
 

@@ -35,6 +35,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
+{{/* As an annotation has it, before Kubernetes 1.30. */}}
+{{- define "observer.apparmor" -}}
+{{- if eq .type "Localhost" -}}
+localhost/{{ .localhostProfile }}
+{{- else if eq .type "RuntimeDefault" -}}
+runtime/default
+{{- else -}}
+unconfined
+{{- end -}}
+{{- end }}
+
 {{/* The configuration as the agent gets it: the values, and where the optional mounts are. */}}
 {{- define "observer.config" -}}
 {{- $config := deepCopy .Values.config -}}
