@@ -28,9 +28,10 @@ pub fn load(seconds: u64) -> u64 {
     if emulated() { seconds.div_ceil(3) } else { seconds }
 }
 
-/// The agent's `sweep_seconds`: its default, or as often as it can.
+/// The agent's `sweep_seconds`: more often than by default, because many tests wait for a sweep that finds nothing; under
+/// emulation as often as it can.
 pub fn sweep_seconds() -> u64 {
-    if emulated() { 1 } else { 5 }
+    if emulated() { 1 } else { 2 }
 }
 
 /// In which time a sweep must have been: its period, or the two readings a second apart of which it consists.
