@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(found(&["config", "check"]), Ok("observer-config-check.8".into()));
         assert_eq!(
             found(&["config", "chekc"]),
-            Err("`observer config` has no verb `chekc`, expected one of `check`, `default`".into())
+            Err("`observer config` has no verb `chekc`, expected one of `check`, `default`, `schema`".into())
         );
         assert!(found(&["docs"]).is_err_and(|error| error.contains("`caps`")), "hidden");
         assert!(found(&["caps", "x"]).is_err_and(|error| error.ends_with("expected nothing more")));
