@@ -1,7 +1,7 @@
 //! `cargo xtask test`
 
 use crate::{
-    bpf_toolchain, image,
+    bpf_toolchain, build, image,
     setup::{self, Purpose},
     shell::{self, step},
 };
@@ -32,19 +32,17 @@ pub struct Args {
 pub fn verb(args: &Args) -> Result<()> {
     setup::ensure(if args.unit { Purpose::Build } else { Purpose::Test })?;
     if !args.live && !args.vm {
-        let mut tests = shell::cargo();
-        // Kernel programs do not build for this machine; the live tests come below.
-        tests.args(["test", "--workspace", "--exclude", "observer-ebpf", "--exclude", "observer-live"]);
-        step("unit, golden and replay tests", tests.args(&args.filter))?;
+        // Without the live tests, which come below.
+        step("unit, golden and replay tests", build::tests().args(&args.filter))?;
     }
     if !args.unit && !args.vm {
         // What ships is what is tested: the static build, in the image and by itself.
         let image = image::prepare()?;
         // Machines wait most of their time, as the tests here do: both at once.
         let machines = if args.live { None } else { Machines::start()? };
-        let mut tests = shell::cargo();
+        let mut tests = build::tests();
         // One at a time: they count events, and share the machine's cgroups and runtimes.
-        tests.args(["test", "-p", "observer-live", "--test", "live", "--", "--test-threads=1"]);
+        tests.args(["--test", "live", "--", "--test-threads=1"]);
         tests.args(&args.filter).env("OBSERVER_BIN", image.join("observer"));
         tests.env("OBSERVER_IMAGE", image);
         if !shell::is_root() {

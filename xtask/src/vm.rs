@@ -205,8 +205,8 @@ fn image() -> Result<PathBuf> {
 /// Builds the live tests without running them; returns the program.
 fn build_tests() -> Result<PathBuf> {
     eprintln!("==> building the live tests");
-    let output = shell::cargo()
-        .args(["test", "-p", "observer-live", "--test", "live", "--no-run", "--message-format=json"])
+    let output = crate::build::tests()
+        .args(["--test", "live", "--no-run", "--message-format=json"])
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
