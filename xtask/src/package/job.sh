@@ -16,6 +16,8 @@ archive=/var/log/observer/alerts.json
 address=127.0.0.1:9736
 # The five of docs/deploy.md.
 capabilities=000000c000880004
+# What the unit bounds it by: AUDIT_READ as well, which is for the start alone. (To take that away, too, would need SETPCAP.)
+bounding=000000e000880004
 
 # must NAME COMMAND...: the command must end well. What it says goes to the record, and into the line if it fails.
 must() {
@@ -72,9 +74,10 @@ private() { is "$(stat -c '%a %U:%G' "$1")" "$2 root:root"; }
 confined() {
   local thread field
   for thread in "/proc/$(agent)/task"/*; do
-    for field in CapEff CapPrm CapBnd; do
+    for field in CapEff CapPrm; do
       is "$field $(sed -n "s/^$field:\t//p" "$thread/status")" "$field $capabilities" || return
     done
+    is "CapBnd $(sed -n "s/^CapBnd:\t//p" "$thread/status")" "CapBnd $bounding" || return
     for field in CapInh CapAmb; do
       is "$field $(sed -n "s/^$field:\t//p" "$thread/status")" "$field 0000000000000000" || return
     done
